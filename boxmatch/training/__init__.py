@@ -1,0 +1,1 @@
+"""The parts of a training run: module, average, schedules, callbacks, run folder."""
