@@ -1,0 +1,186 @@
+"""The one way through every detector: pictures → predictions → assignment → loss, or → detections."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from boxmatch.assign.base import Assigner
+from boxmatch.coders import GridCoder
+from boxmatch.losses.yolo import YOLOLoss
+from boxmatch.postprocess import PostProcess
+from boxmatch.priors import AnchorGrid, Priors
+from boxmatch.structures import Assignment, Detections, Predictions, Targets
+
+# Mean and standard deviation of ImageNet's RGB values in 0..1, as every torchvision backbone expects.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class Detector(nn.Module, ABC):
+    """A network with its priors, coder, assigner, loss and post-processing.
+
+    A family of networks adds `network` (raw maps) and `flatten` (maps → one row per prior); the rest is here. The steps
+    of training are separate so that each can be timed or replaced:
+    `priors` → `forward` → `assign` → `loss`.
+
+    Args:
+        class_names: one name per class, in label order.
+        grid: makes the priors from the sizes of the maps.
+        coder: turns deltas into boxes.
+        assigner: says which prior learns which box.
+        loss: weighted loss terms by name.
+        postprocess: predictions → detections.
+
+    Raises:
+        ValueError: class names are missing or double.
+    """
+
+    mean: Float[Tensor, "3 1 1"]
+    std: Float[Tensor, "3 1 1"]
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        grid: AnchorGrid,
+        coder: GridCoder,
+        assigner: Assigner,
+        loss: YOLOLoss,
+        postprocess: PostProcess,
+    ) -> None:
+        super().__init__()
+        self.class_names = tuple(class_names)
+        if not self.class_names or len(set(self.class_names)) < len(self.class_names):
+            raise ValueError(f"expected one or more different class names, got {list(self.class_names)}")
+        self.grid = grid
+        self.coder = coder
+        self.assigner = assigner
+        self.loss = loss
+        self.postprocess = postprocess
+        # Not saved: the keys stay those of the published weights.
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of class logits per prior."""
+        return len(self.class_names)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @abstractmethod
+    def network(self, normalised: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+        """Raw maps of each level, in the layout of the published network."""
+
+    @abstractmethod
+    def flatten(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Class logits (B, P, C), deltas (B, P, 4) and quality (B, P) in the order of the priors."""
+
+    def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """uint8 or 0..1 RGB to zero mean and unit deviation."""
+        values = images.float() / 255 if images.dtype == torch.uint8 else images
+        return (values - self.mean) / self.std
+
+    def priors(self, images: Tensor | tuple[int, int]) -> Priors:
+        """Priors of pictures (B, 3, H, W) or of a size (height, width), on the detector's device."""
+        height, width = images.shape[-2:] if isinstance(images, Tensor) else images
+        sizes = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in self.grid.strides]
+        # The grid keeps what it made: made under inference_mode it could not be used in training afterwards.
+        with torch.inference_mode(False):
+            return self.grid(sizes, self.mean.device)
+
+    def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> Predictions:
+        """Predictions for RGB pictures, uint8 or float in 0..1, of any size.
+
+        Boxes are decoded in evaluation mode and for assigners that look at predictions; else they are None.
+        """
+        logits, deltas, quality = self.flatten(self.network(self.normalise(images)))
+        with torch.autocast(images.device.type, enabled=False):
+            logits, deltas = logits.float(), deltas.float()
+            quality = None if quality is None else quality.float()
+            decode = not self.training or self.assigner.uses_predictions
+            boxes = self.decode(deltas, self.priors(images)) if decode else None
+            return Predictions(logits=logits, deltas=deltas, boxes=boxes, quality=quality)
+
+    def decode(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
+        """Boxes (xyxy in pixels) of every prior of every picture; not clipped to the picture."""
+        batch, count = deltas.shape[:2]
+        prior = torch.arange(count, device=deltas.device).repeat(batch)
+        center, size = self.coder.decode(deltas.reshape(-1, 4), priors, prior).split(2, -1)
+        return torch.cat([center - size / 2, center + size / 2], -1).view(batch, count, 4)
+
+    def assign(self, priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
+        """Which prior learns which box, in float32 and without gradient."""
+        with torch.autocast(targets.boxes.device.type, enabled=False):
+            return self.assigner(priors, targets, predictions.detach())
+
+    def losses(self, images: Shaped[Tensor, "B 3 H W"], targets: Targets) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what training minimises.
+
+        Raises:
+            ValueError: a picture tensor, box or label is outside what `check` allows.
+        """
+        self.check(images, targets)
+        priors = self.priors(images)
+        predictions = self(images)
+        assignment = self.assign(priors, targets, predictions)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.loss(priors, targets, predictions, assignment, self.coder)
+
+    @torch.no_grad()
+    def predict(self, images: Shaped[Tensor, "B 3 H W"]) -> list[Detections]:
+        """Detections of each picture in pixels of `images`; the training mode is put back afterwards.
+
+        Raises:
+            ValueError: the pictures are no RGB batch, or the network gives a value that is not finite.
+        """
+        self.check(images)
+        training = self.training
+        self.eval()
+        try:
+            predictions = self(images)
+        finally:
+            self.train(training)
+        for name, values in (
+            ("class logit", predictions.logits),
+            ("quality", predictions.quality),
+            ("box", predictions.boxes),
+        ):
+            if values is not None and not bool(torch.isfinite(values).all()):
+                image = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])
+                raise ValueError(
+                    f"the network gives a {name} that is not finite for image {image} of the batch; check "
+                    "the weights (a diverged run?) and that the picture is finite"
+                )
+        height, width = images.shape[2:]
+        return self.postprocess(predictions, (height, width))
+
+    def check(self, images: Tensor, targets: Targets | None = None) -> None:
+        """The guard at the boundary.
+
+        Raises:
+            ValueError: pictures are not (B, 3, H, W) uint8 or float in 0..1; or the targets belong to another number of
+                pictures, or hold a box that is not finite or has no extent, or a label outside the classes.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected RGB pictures (B, 3, H, W), got {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"expected pictures as uint8 or float in 0..1, got {images.dtype}")
+        if images.is_floating_point() and images.numel() and not bool((images.detach().abs().amax() <= 2)):
+            raise ValueError(
+                f"expected float pictures in 0..1, got values from {float(images.min())} to {float(images.max())}; "
+                "divide by 255, or pass uint8"
+            )
+        if targets is not None:
+            if targets.batch_size != len(images):
+                raise ValueError(
+                    f"expected targets of {len(images)} pictures, got those of {targets.batch_size}"
+                )
+            targets.check(self.num_classes)
