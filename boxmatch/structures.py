@@ -193,16 +193,52 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class AssignmentStats:
+    """What an assignment gave to each box, in numbers; `print(stats)` gives a short summary.
+
+    Args:
+        positives: positive priors of each box.
+        level_positives: the same, split by level.
+        starved: rows of boxes (ignore regions excepted) that no prior learns.
+        contested: number of priors that several boxes of their image asked for.
+        ignored: number of priors that take no part.
+        background: number of priors that are neither positive nor ignored.
+    """
+
+    positives: Int64[Tensor, "G"]
+    level_positives: Int64[Tensor, "G L"]
+    starved: Int64[Tensor, "S"]
+    contested: int
+    ignored: int
+    background: int
+
+    @property
+    def total(self) -> int:
+        """Number of positive pairs."""
+        return int(self.positives.sum())
+
+    def __str__(self) -> str:
+        levels = ", ".join(str(n) for n in self.level_positives.sum(0).tolist())
+        return (
+            f"{len(self.positives)} boxes, {self.total} positives (by level: {levels}), "
+            f"{len(self.starved)} boxes without a positive, {self.contested} contested priors, "
+            f"{self.ignored} ignored, {self.background} background"
+        )
+
+
+@dataclass(frozen=True)
 class Assignment:
     """Who teaches whom: sparse pairs with the strength of each.
 
     Args:
-        pairs: positive (ground truth, prior) pairs, ordered by ground truth.
+        pairs: positive (ground truth, prior) pairs, ordered by ground truth; no pair occurs twice.
         weight: strength of the positive term of each pair.
         score: class target in [0, 1] of each pair; 1 for hard assigners.
         neg_weight: strength of the negative term for (prior, class of the ground truth); 0 for hard assigners.
         ignored: priors that take no part in any term.
         targets: the ground truths the pairs index.
+        levels: the levels the priors lie on, in order; empty for priors without a grid.
+        candidates: the pairs before each contested prior chose one owner, where the assigner knows them.
     """
 
     pairs: Pairs
@@ -211,8 +247,86 @@ class Assignment:
     neg_weight: Float[Tensor, "N"]
     ignored: Bool[Tensor, "B P"]
     targets: Targets
+    levels: tuple[Level, ...] = ()
+    candidates: Pairs | None = None
+
+    @classmethod
+    def hard(
+        cls,
+        pairs: Pairs,
+        targets: Targets,
+        prior_count: int,
+        *,
+        levels: tuple[Level, ...] = (),
+        candidates: Pairs | None = None,
+    ) -> Self:
+        """The assignment of a hard method: every pair with strength and class target 1, nothing ignored."""
+        device = targets.boxes.device
+        ones = torch.ones(len(pairs), device=device)
+        return cls(
+            pairs=pairs,
+            weight=ones,
+            score=ones,
+            neg_weight=torch.zeros(len(pairs), device=device),
+            ignored=torch.zeros((targets.batch_size, prior_count), dtype=torch.bool, device=device),
+            targets=targets,
+            levels=levels,
+            candidates=candidates,
+        )
 
     @property
     def image(self) -> Int64[Tensor, "N"]:
         """Image of each pair."""
         return self.targets.image[self.pairs.gt]
+
+    @property
+    def level(self) -> Int64[Tensor, "N"]:
+        """Level of each pair's prior; 0 for priors without a grid."""
+        if not self.levels:
+            return torch.zeros_like(self.pairs.prior)
+        lengths = torch.tensor([len(level) for level in self.levels], device=self.pairs.prior.device)
+        return torch.bucketize(self.pairs.prior, lengths.cumsum(0), right=True)
+
+    def gt_index(self) -> Int64[Tensor, "B P"]:
+        """Row in `targets` that each prior learns, -1 for background, -2 for priors that take no part.
+
+        Raises:
+            ValueError: a prior learns several boxes (soft assigners); read `pairs` there.
+        """
+        shared = self._owners(self.pairs) > 1
+        if bool(shared.any()):
+            image, prior = shared.nonzero()[0].tolist()
+            raise ValueError(
+                f"expected one box per prior, got {int(self._owners(self.pairs)[image, prior])} for prior {prior} "
+                f"of image {image}; this assignment has no gt_index, read its pairs instead"
+            )
+        index = torch.where(self.ignored, -2, -1)
+        index[self.image, self.pairs.prior] = self.pairs.gt
+        return index
+
+    def stats(self) -> AssignmentStats:
+        """Positives per box and level, boxes without any, contested priors.
+
+        A prior is contested when several boxes are candidates for it; for assigners that do not list their
+        candidates, when several boxes share it.
+        """
+        gts, levels = len(self.targets), max(len(self.levels), 1)
+        slots = torch.bincount(self.pairs.gt * levels + self.level, minlength=gts * levels)
+        level_positives = slots.reshape(gts, levels)
+        positives = level_positives.sum(1)
+        learned = self._owners(self.pairs) > 0
+        rivals = self._owners(self.pairs if self.candidates is None else self.candidates)
+        return AssignmentStats(
+            positives=positives,
+            level_positives=level_positives,
+            starved=((positives == 0) & ~self.targets.ignore).nonzero().squeeze(1),
+            contested=int((rivals > 1).sum()),
+            ignored=int(self.ignored.sum()),
+            background=int((~learned & ~self.ignored).sum()),
+        )
+
+    def _owners(self, pairs: Pairs) -> Int64[Tensor, "B P"]:
+        """Number of boxes paired with each prior of each image."""
+        images, priors = self.ignored.shape
+        place = self.targets.image[pairs.gt] * priors + pairs.prior
+        return torch.bincount(place, minlength=images * priors).reshape(images, priors)
