@@ -1,0 +1,61 @@
+"""Class tables: names are the key, numbers are derived, and the order is the same on every machine."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from boxmatch.data.text_files import read_text
+from boxmatch.errors import DataError
+
+VOC_CLASSES = (  # Everingham et al. 2010, table 1, in alphabetical order
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+
+def voc_classes(root: Path, found: Iterable[str]) -> tuple[str, ...]:
+    """Order of the classes of a VOC folder, whose files hold names only.
+
+    `classes.txt` in the root, one name a line, leads; classes it lacks follow in alphabetical order. Without it the 20 VOC
+    classes, all of them and in their usual order, when every name found is one of them; otherwise the names found, in
+    alphabetical order.
+    """
+    names = set(found)
+    listed = class_list(root)
+    if listed is None and names <= set(VOC_CLASSES):
+        return VOC_CLASSES
+    listed = listed or ()
+    return (*listed, *sorted(names - set(listed)))
+
+
+def class_list(root: Path) -> tuple[str, ...] | None:
+    """The names in `classes.txt` of the root, or None when there is no such file.
+
+    Raises:
+        DataError: a name appears twice.
+    """
+    file = root / "classes.txt"
+    if not file.is_file():
+        return None
+    names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{file}: the classes {twice} appear twice; remove one")
+    return names

@@ -1,0 +1,23 @@
+"""The error types that a user can cause, without any heavy import."""
+
+from collections.abc import Sequence
+
+
+class DataError(ValueError):
+    """Data that cannot be used; each problem says what is wrong, where, and what to do.
+
+    Args:
+        problems: one sentence or several. The text of the error holds one line for each.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, written, or continued from; the text says which file and what to do."""
+
+
+class DivergedError(RuntimeError):
+    """A training whose loss or gradient is no longer finite; the text says which term, step and pictures."""
