@@ -1,0 +1,23 @@
+"""Normalisers over all ranks of a distributed run."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def mean_over_ranks(counts: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Mean of each count over all ranks; the counts themselves where nothing is distributed.
+
+    DistributedDataParallel averages gradients. A local sum divided by the mean count therefore gives, after
+    averaging, the gradient of the sum over all ranks divided by the total count: that of one process with the
+    joined batch.
+
+    Every rank must call this equally often with equally many counts, whatever they are: one rank without
+    boxes passes zeros. Call it once per step, with everything that needs it in one vector.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return counts
+    total = counts.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

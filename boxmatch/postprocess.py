@@ -1,0 +1,121 @@
+"""From predictions to detections: threshold, clip, class-wise NMS, truncation."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from .structures import Detections, Predictions
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """One label per box, class-wise NMS, and at most so many boxes per image.
+
+    The score is objectness times the greatest class probability. With a single class the class factor is left
+    out: it gets no loss and would be noise. The order of the steps is that of the original: threshold, clip
+        to the input, NMS,
+    truncation. Before NMS, boxes that are not finite or have no extent inside the input are dropped.
+
+    `dataclasses.replace(postprocess, nms_iou=0.4)` gives the same with another option.
+
+    Args:
+        score_threshold: boxes with scores above it are kept.
+        nms_iou: of two boxes of one class with an IoU above it, the lower score is dropped.
+        max_detections: per image, after NMS.
+        pre_nms_topk: candidates per image that enter NMS, best scores first. It bounds the cost, which is
+            quadratic in the boxes of a class; results change only where the best 5000 hold fewer than
+            `max_detections` survivors.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Source: zh320/simple-yolo-pytorch, `core/yolo_trainer.py` and `utils/` (validation: 0.001, 0.6, 100).
+    """
+
+    score_threshold: float = 0.001
+    nms_iou: float = 0.6
+    max_detections: int = 100
+    pre_nms_topk: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, value in (("score_threshold", self.score_threshold), ("nms_iou", self.nms_iou)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"PostProcess: expected {name} in [0, 1], got {value}")
+        for name, count in (("max_detections", self.max_detections), ("pre_nms_topk", self.pre_nms_topk)):
+            if count < 1:
+                raise ValueError(f"PostProcess: expected {name} of 1 or more, got {count}")
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, size: tuple[int, int]) -> list[Detections]:
+        """Detections of each image, best first; equal scores by prior.
+
+        Args:
+            predictions: with decoded boxes (xyxy in pixels). Without quality the score is the class
+                probability.
+            size: (height, width) of the input in pixels.
+
+        Raises:
+            ValueError: predictions hold no boxes.
+        """
+        if predictions.boxes is None:
+            raise ValueError(
+                "PostProcess: expected decoded boxes in predictions.boxes, got None; decode them first"
+            )
+        with torch.autocast(predictions.boxes.device.type, enabled=False):
+            scores, labels = class_scores(predictions)
+            boxes, inside = _clip(predictions.boxes.float(), size)
+            image, prior = ((scores > self.score_threshold) & inside).nonzero().unbind(1)
+            scores, labels, boxes = scores[image, prior], labels[image, prior], boxes[image, prior]
+            order = _best_first(scores, image, self.pre_nms_topk, len(predictions.logits))
+            image, scores, labels, boxes = image[order], scores[order], labels[order], boxes[order]
+            kept = self._nms(boxes, scores, labels + image * predictions.logits.shape[2])
+            kept = kept[_rank(image[kept], len(predictions.logits)) < self.max_detections]
+            counts = torch.bincount(image[kept], minlength=len(predictions.logits)).tolist()
+            parts = (boxes[kept].split(counts), scores[kept].split(counts), labels[kept].split(counts))
+            return [Detections(*part) for part in zip(*parts, strict=True)]
+
+    def _nms(self, boxes: Tensor, scores: Tensor, group: Tensor) -> Int64[Tensor, "K"]:
+        """Ascending positions that survive; boxes of different groups do not meet.
+
+        float64: torchvision separates groups by shifting boxes, which in float32 would round the boxes of
+            late images
+        by hundredths of a pixel and make a result depend on its place in the batch.
+        """
+        kept: Tensor = batched_nms(boxes.double(), scores.double(), group, self.nms_iou)
+        return kept.sort().values
+
+
+def class_scores(predictions: Predictions) -> tuple[Float[Tensor, "B P"], Int64[Tensor, "B P"]]:
+    """Score (objectness times greatest class probability) and label of each prior; ties to the lowest class."""
+    logits, labels = predictions.logits.float().max(2)
+    if predictions.quality is None:
+        return logits.sigmoid(), labels
+    scores = predictions.quality.float().sigmoid()
+    if predictions.logits.shape[2] == 1:
+        return scores, labels
+    return scores * logits.sigmoid(), labels
+
+
+def _clip(boxes: Float[Tensor, "B P 4"], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Boxes clipped to the input, and which of them are finite and have an extent there."""
+    height, width = size
+    limit = boxes.new_tensor([width, height, width, height])
+    clipped = torch.minimum(boxes.clamp(min=0), limit)
+    finite = torch.isfinite(boxes).all(2)
+    return clipped, finite & (clipped[..., 2:] > clipped[..., :2]).all(2)
+
+
+def _best_first(scores: Tensor, image: Tensor, topk: int, images: int) -> Int64[Tensor, "K"]:
+    """Positions of the `topk` best of each image, ordered by image, then by score; ties keep their order."""
+    order = scores.sort(descending=True, stable=True).indices
+    order = order[image[order].sort(stable=True).indices]
+    return order[_rank(image[order], images) < topk]
+
+
+def _rank(image: Int64[Tensor, "K"], images: int) -> Int64[Tensor, "K"]:
+    """Position of each element among those of its image; `image` is ascending."""
+    counts = torch.bincount(image, minlength=images)
+    return torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
