@@ -27,11 +27,12 @@ TRANSPOSE = {  # EXIF 2.32, tag 0x0112: how the stored pixels must be turned to 
 }
 
 
-def open_image(path: str | Path, limit: int = PIXEL_LIMIT) -> Image.Image:
+def open_image(path: str | Path, limit: int = PIXEL_LIMIT, *, side: int | None = None) -> Image.Image:
     """A picture as upright RGB; grey, palette, CMYK and 16-bit files are converted, transparency is left out.
 
     Args:
         limit: pixels allowed, looked up in the header before anything is decoded. Pillow's own limit of 179 Mpx stays.
+        side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, so long as its longer side keeps this many pixels.
 
     Raises:
         DataError: the file is missing, no picture, damaged, cut short, too large or of floating point; the text names it.
@@ -39,6 +40,8 @@ def open_image(path: str | Path, limit: int = PIXEL_LIMIT) -> Image.Image:
     with _open_header(path, limit) as image:
         orientation = _orientation(image)
         try:
+            if side is not None and side < max(image.size):
+                image.draft(None, tuple(max(1, length * side // max(image.size)) for length in image.size))
             image.load()
             image = _to_rgb(image)
         except Exception as error:  # decoders let any exception of theirs through
@@ -67,6 +70,16 @@ def oriented_size(path: str | Path, limit: int = PIXEL_LIMIT) -> tuple[int, int]
         DataError: as `open_image`, as far as the header tells.
     """
     return read_size(path, limit)[:2]
+
+
+def is_plain_jpeg(path: str | Path, limit: int = PIXEL_LIMIT) -> bool:
+    """Whether every JPEG decoder gives the pixels of `open_image`: grey or RGB, upright; reads the header only.
+
+    Raises:
+        DataError: as `open_image`, as far as the header tells.
+    """
+    with _open_header(path, limit) as image:
+        return image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) == 1
 
 
 class TooLargeError(DataError):

@@ -73,7 +73,7 @@ class DataModule(pl.LightningDataModule):
 
     def dataset(self, split: str, augment: Augment | None = None) -> DetectionDataset:
         """One split as samples."""
-        cache = ImageCache(self.cache_mb) if self.cache_mb else None
+        cache = ImageCache(self.cache_mb, len(self.annotations(split))) if self.cache_mb else None
         return DetectionDataset(
             self.annotations(split),
             image_size=self.image_size,
