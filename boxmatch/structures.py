@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -38,7 +38,7 @@ class Targets:
         ignore: Sequence[Any] | None = None,
         *,
         device: torch.device | str | None = None,
-    ) -> Self:
+    ) -> "Targets":
         """Build from one (n, 4) box list or tensor and one label list or tensor per image.
 
         Raises:
@@ -97,13 +97,13 @@ class Targets:
         """Number of boxes of each image, ignore regions included."""
         return torch.bincount(self.image, minlength=self.batch_size)
 
-    def select(self, keep: Tensor) -> Self:
+    def select(self, keep: Tensor) -> "Targets":
         """The rows where `keep` (bool mask or ascending index) holds; the batch size stays."""
         return replace(
             self, boxes=self.boxes[keep], labels=self.labels[keep], image=self.image[keep], ignore=self.ignore[keep]
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Targets":
         """The same rows on another device."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=non_blocking)
@@ -111,7 +111,7 @@ class Targets:
         }
         return replace(self, **moved)
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Targets":
         """The same rows in page-locked memory (called by the data loader)."""
         return replace(self, **{n: getattr(self, n).pin_memory() for n in ("boxes", "labels", "image", "ignore")})
 
@@ -259,7 +259,7 @@ class Assignment:
         *,
         levels: tuple[Level, ...] = (),
         candidates: Pairs | None = None,
-    ) -> Self:
+    ) -> "Assignment":
         """The assignment of a hard method: every pair with strength and class target 1, nothing ignored."""
         device = targets.boxes.device
         ones = torch.ones(len(pairs), device=device)

@@ -26,18 +26,20 @@ class ResNet(nn.Module):
     Args:
         name: which depth.
         channel_sparsity: q in (0, 1]; every layer keeps the first int(q · n) of its n channels.
-        pretrained: True for torchvision's IMAGENET1K_V1 weights (downloads), another weight name of torchvision, the
-            path of a local file with the tensors of the full-width net, or False for random weights. Leading slices
-            are kept: no ranking by importance, no new normalisation.
-        initialisation: scale of random convolution weights. `full_width` draws at full width and then cuts, as the
-            reference does, so weights are smaller by √q than those He's rule gives a net of this width; `own_width`
-            makes up for it. Batch norm cancels the scale in the forward pass; what changes is the step size relative
-            to the weights.
+        pretrained: True for torchvision's IMAGENET1K_V1 weights (downloads), another weight name of
+            torchvision, the path of a local file with the tensors of the full-width net, or False for random
+            weights. Leading slices are kept: no ranking by importance, no new normalisation.
+        initialisation: scale of random convolution weights. `full_width` draws at full width and then cuts,
+            as the reference does, so weights are smaller by √q than He's rule gives a net of this width;
+            `own_width` makes up for it. Batch norm cancels the scale in the forward pass; what changes is the
+            step size relative to the weights.
         activation: replaces ReLU everywhere; not together with `pretrained`.
 
     Raises:
-        ValueError: this width does not fit the neck, pretrained weights meet another activation, or the file does
-            not fit.
+        ValueError: this width does not fit the neck, pretrained weights meet another activation, or the file
+            does not fit.
+        FileNotFoundError: there is no such local file.
+        ConnectionError: the download fails.
 
     Source: He et al. 2016; cutting as in `models/mresnet.py` of zh320/simple-yolo-pytorch.
     """
@@ -80,12 +82,12 @@ class ResNet(nn.Module):
         return c3, c4, self.layer4(c4)
 
 
-def resnet_channels(name: ResNetName, channel_sparsity: float) -> tuple[int, int, int]:
+def resnet_channels(name: str, channel_sparsity: float) -> tuple[int, int, int]:
     """Channels of the three maps.
 
     Raises:
-        ValueError: the name is unknown, q is outside (0, 1], or the neck, which halves the deepest map's channels
-            twice, does not fit.
+        ValueError: the name is unknown, q is outside (0, 1], or the neck, which halves the deepest map's
+            channels twice, does not fit.
     """
     if name not in _LAST_CHANNELS:
         raise ValueError(
@@ -93,10 +95,10 @@ def resnet_channels(name: ResNetName, channel_sparsity: float) -> tuple[int, int
         )
     last = _LAST_CHANNELS[name]
     c3, c4, c5 = (int(last * part * channel_sparsity) for part in (0.25, 0.5, 1.0))
-    if not 0 < channel_sparsity <= 1 or c3 < 1 or c5 != 2 * c4 or c4 != 2 * c3:
+    if not 0 < channel_sparsity <= 1 or int(64 * channel_sparsity) < 1 or c5 != 2 * c4 or c4 != 2 * c3:
         raise ValueError(
-            f"channel_sparsity {channel_sparsity} gives {name} maps of {c3}, {c4} and {c5} channels, but each must have "
-            "exactly twice those of the one before; take q in (0, 1] as a multiple of 1/32, "
+            f"channel_sparsity {channel_sparsity} gives {name} maps of {c3}, {c4} and {c5} channels, but "
+            "each must have exactly twice those of the one before; take q in (0, 1] as a multiple of 1/32, "
             "e.g. 0.25, 0.375, 0.5, 0.625, 0.75, 1"
         )
     return c3, c4, c5
@@ -116,7 +118,8 @@ def _full_width(name: ResNetName, pretrained: bool | str) -> FullResNet:
         weights = read_weights(wanted)
     else:
         raise ValueError(
-            f"pretrained={wanted!r} is neither a local file nor published weights of {name} ({', '.join(published)})"
+            f"pretrained={wanted!r} is neither a local file nor published weights of {name} "
+            f"({', '.join(published)})"
         )
     weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
     try:
@@ -131,14 +134,14 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except OSError as error:
         raise ConnectionError(
-            f"could not download {weights} ({error}); without a network give pretrained the path of a local file, "
-            "or False for random weights"
+            f"could not download {weights} ({error}); without a network give pretrained the path of a local "
+            "file, or False for random weights"
         ) from error
 
 
 @torch.no_grad()
 def _cut(network: nn.Module, channel_sparsity: float, rescale: bool) -> None:
-    """Keep the leading filters and input planes of every layer, in place; `rescale` restores He's fan-out scale."""
+    """Keep the leading filters and planes of every layer, in place; `rescale` restores He's fan-out scale."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             planes = module.in_channels

@@ -23,7 +23,7 @@ Activation = Literal[
     "none",
 ]
 
-# Working in place saves one feature map per block; batch norm, which always comes before, does not need its output again.
+# Working in place saves one feature map per block; the batch norm before does not need its output again.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
@@ -43,7 +43,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def make_activation(name: Activation) -> nn.Module:
+def make_activation(name: str) -> nn.Module:
     """A new activation module.
 
     Raises:
@@ -57,7 +57,7 @@ def make_activation(name: Activation) -> nn.Module:
 def conv_block(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, activation: Activation = "relu"
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm, activation; padding keeps the size at stride 1 (CBA in the reference)."""
+    """Convolution without bias, batch norm, activation (CBA in the reference); stride 1 keeps the size."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=(kernel - 1) // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -68,7 +68,7 @@ def conv_block(
 def separable_block(
     in_channels: int, out_channels: int, kernel: int, *, activation: Activation = "relu"
 ) -> nn.Sequential:
-    """Depthwise convolution, then a pointwise one, each with batch norm and activation (DSC in the reference).
+    """Depthwise, then pointwise convolution, each with batch norm and activation (DSC in the reference).
 
     The pointwise convolution has a bias although batch norm follows: the published weights hold it.
     """

@@ -73,7 +73,7 @@ def darknet_channels(channel_sparsity: float) -> tuple[int, int, int]:
     base = 32 * channel_sparsity
     if not 0 < channel_sparsity <= 1 or base != int(base):
         raise ValueError(
-            f"channel_sparsity {channel_sparsity} gives darknet a base of {base:g} channels, which must be whole; "
-            "take q in (0, 1] as a multiple of 1/32, e.g. 0.25, 0.375, 0.5, 0.625, 0.75, 1"
+            f"channel_sparsity {channel_sparsity} gives darknet a base of {base:g} channels, which must be "
+            "whole; take q in (0, 1] as a multiple of 1/32, e.g. 0.25, 0.375, 0.5, 0.625, 0.75, 1"
         )
     return 8 * int(base), 16 * int(base), 32 * int(base)

@@ -2,13 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from boxmatch.assign.base import Assigner
+from boxmatch.boxes import cxcywh_to_xyxy
 from boxmatch.coders import GridCoder
 from boxmatch.losses.yolo import YOLOLoss
 from boxmatch.postprocess import PostProcess
@@ -23,12 +25,14 @@ _STD = (0.229, 0.224, 0.225)
 class Detector(nn.Module, ABC):
     """A network with its priors, coder, assigner, loss and post-processing.
 
-    A family of networks adds `network` (raw maps) and `flatten` (maps → one row per prior); the rest is here. The steps
-    of training are separate so that each can be timed or replaced:
-    `priors` → `forward` → `assign` → `loss`.
+    A family of networks adds `network` (raw maps) and `flatten` (maps → one row per prior); the rest is here.
+    The steps of training are separate, so that each can be timed or replaced: `priors` → `forward` →
+    `assign` → `loss`.
 
     Args:
         class_names: one name per class, in label order.
+        architecture: the family's constructor arguments that shape the network, as plain values; a saved file
+            holds them.
         grid: makes the priors from the sizes of the maps.
         coder: turns deltas into boxes.
         assigner: says which prior learns which box.
@@ -46,6 +50,7 @@ class Detector(nn.Module, ABC):
         self,
         class_names: Sequence[str],
         *,
+        architecture: Mapping[str, Any],
         grid: AnchorGrid,
         coder: GridCoder,
         assigner: Assigner,
@@ -54,6 +59,7 @@ class Detector(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
+        self.architecture = dict(architecture)
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise ValueError(f"expected one or more different class names, got {list(self.class_names)}")
         self.grid = grid
@@ -111,10 +117,7 @@ class Detector(nn.Module, ABC):
 
     def decode(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
         """Boxes (xyxy in pixels) of every prior of every picture; not clipped to the picture."""
-        batch, count = deltas.shape[:2]
-        prior = torch.arange(count, device=deltas.device).repeat(batch)
-        center, size = self.coder.decode(deltas.reshape(-1, 4), priors, prior).split(2, -1)
-        return torch.cat([center - size / 2, center + size / 2], -1).view(batch, count, 4)
+        return cxcywh_to_xyxy(self.coder.decode_all(deltas, priors))
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
         """Which prior learns which box, in float32 and without gradient."""
@@ -166,17 +169,17 @@ class Detector(nn.Module, ABC):
         """The guard at the boundary.
 
         Raises:
-            ValueError: pictures are not (B, 3, H, W) uint8 or float in 0..1; or the targets belong to another number of
-                pictures, or hold a box that is not finite or has no extent, or a label outside the classes.
+            ValueError: pictures are not (B, 3, H, W) uint8 or float in 0..1; or the targets belong to another
+                number of pictures, or hold a box that is not finite or has no extent, or an unknown label.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected RGB pictures (B, 3, H, W), got {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"expected pictures as uint8 or float in 0..1, got {images.dtype}")
-        if images.is_floating_point() and images.numel() and not bool((images.detach().abs().amax() <= 2)):
+        if images.is_floating_point() and images.numel() and not bool(images.detach().abs().amax() <= 2):
             raise ValueError(
-                f"expected float pictures in 0..1, got values from {float(images.min())} to {float(images.max())}; "
-                "divide by 255, or pass uint8"
+                f"expected float pictures in 0..1, got values from {float(images.min()):g} to "
+                f"{float(images.max()):g}; divide by 255, or pass uint8"
             )
         if targets is not None:
             if targets.batch_size != len(images):

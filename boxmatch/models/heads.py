@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 class AnchorHead(nn.Module):
-    """One 1×1 convolution per map: objectness, four box numbers and class logits for each anchor of each cell.
+    """One 1×1 convolution per map: objectness, box numbers and class logits for each anchor of each cell.
 
     Args:
         channels: of each map.
         anchors: per cell.
         num_classes: number of class logits.
         bias: give the convolutions a bias, starting at 0; the reference has none.
-        prior_probability: objectness of an untrained network; needs the bias. Starting near the rarity of objects
-            keeps the many background cells from ruling the first steps (Lin et al. 2017, focal loss, 4.1). None
-            starts at 0.5.
+        prior_probability: objectness of an untrained network; needs the bias. Starting near the rarity of
+            objects keeps the many background cells from ruling the first steps (Lin et al. 2017, focal loss,
+            sec. 4.1). None starts at 0.5.
 
     Raises:
         ValueError: prior_probability is outside (0, 1) or given without bias.
@@ -36,7 +36,8 @@ class AnchorHead(nn.Module):
         super().__init__()
         if prior_probability is not None and not (bias and 0 < prior_probability < 1):
             raise ValueError(
-                f"prior_probability {prior_probability} needs head_bias=True and a value in (0, 1), got head_bias={bias}"
+                f"prior_probability must lie in (0, 1) and needs a head with bias (head_bias=True), "
+                f"got {prior_probability} and bias={bias}"
             )
         self.anchors = anchors
         self.values = 5 + num_classes  # objectness, tx, ty, tw, th, class logits

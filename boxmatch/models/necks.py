@@ -23,9 +23,10 @@ class SPP(nn.Module):
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Same shape as the input."""
         near = self.conv1(features)
-        # A window of 9 is a window of 5 over windows of 5, one of 13 another on top: same values, a quarter of the work.
-        middle = self.pool(pool5 := self.pool(near))
-        return self.conv2(torch.cat([near, pool5, middle, self.pool(middle)], 1))
+        # Windows of 5 over windows of 5 are windows of 9, once more is 13: same values, a third of the work.
+        within5 = self.pool(near)
+        within9 = self.pool(within5)
+        return self.conv2(torch.cat([near, within5, within9, self.pool(within9)], 1))
 
 
 class PAN(nn.Module):

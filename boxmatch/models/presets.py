@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+from boxmatch.coders import GridMethod
 from boxmatch.losses.yolo import YOLOLoss
-from boxmatch.models.yolo import YOLO, Backbone, Method
+from boxmatch.models.yolo import YOLO, Backbone
 from boxmatch.postprocess import PostProcess
 
-# Factor of about four in both sides: anchors and boxes of one place match from a quarter to four times the size.
+# Shapes match from about a quarter to four times the size.
 _SHAPE_THRESHOLD = 0.0625
 
 
 def simple_yolo(
     class_names: Sequence[str],
-    method: Method = "nearby_grid",
+    method: GridMethod = "nearby_grid",
     *,
     backbone: Backbone = "resnet18",
     channel_sparsity: float = 0.75,
@@ -27,14 +28,14 @@ def simple_yolo(
         method: single_grid, nearby_grid or all_grid.
         backbone: resnet18, resnet34, resnet50, resnet101 or darknet.
         channel_sparsity: share of the backbone's channels that is kept.
-        pretrained: ImageNet weights, see YOLO. The reference always loads them; a download is never started unasked here.
+        pretrained: ImageNet weights, see YOLO. The reference always loads them, we never download unasked.
         anchors: (width, height) in pixels per stride; None takes those of COCO.
 
     Raises:
         ValueError: an option does not fit the others; the message says which.
 
-    Source: zh320/simple-yolo-pytorch, commit 0b61f0a, `configs/my_config.py`. Deviation: its assignment bugs are repaired,
-    see `docs/methods/grid.md`.
+    Source: zh320/simple-yolo-pytorch, commit 0b61f0a, `configs/my_config.py`. Deviation: its assignment bugs
+    are repaired, see `docs/methods/grid.md`.
     """
     assigners: dict[str, type[Assigner]] = {
         "single_grid": SingleGrid,

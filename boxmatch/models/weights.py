@@ -9,12 +9,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+# Parts of what torch says when it meets a class or function instead of a tensor, as opposed to a broken file.
+_SIGNS_OF_OBJECTS = ("GLOBAL", "unrecognized function", "allowlisted")
+
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Named tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
 
-    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict`; the prefix
-    `module.` that data-parallel training leaves on every name is removed.
+    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict`; the
+    prefix `module.` that data-parallel training leaves on every name is removed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -34,7 +37,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         or not all(isinstance(v, Tensor) for v in content.values())
     ):
         raise ValueError(
-            f"expected named tensors in {path}, or a dictionary with them under 'state_dict', got {_outline(content)}"
+            f"expected named tensors in {path}, or a dictionary with them under 'state_dict', "
+            f"got {_outline(content)}"
         )
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
@@ -54,11 +58,12 @@ def _read_pytorch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported operand" not in str(error):
+        if not any(sign in str(error) for sign in _SIGNS_OF_OBJECTS):
             raise ValueError(f"{path} is damaged or no PyTorch weight file; copy or save it again") from error
         raise ValueError(
-            f"{path} holds Python objects besides tensors; reading them could run code, so they are refused. Where you "
-            "trust the file, keep its tensors only: torch.save(torch.load(path, weights_only=False)['state_dict'], new)"
+            f"{path} holds Python objects besides tensors; reading them could run code, so they are refused. "
+            "If you trust the file, keep its tensors only: "
+            "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(

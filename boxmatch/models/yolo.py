@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
-from boxmatch.coders import GridCoder
+from boxmatch.coders import GridCoder, GridMethod, SizeDecode
 from boxmatch.losses.yolo import YOLOLoss
 from boxmatch.models.backbones import Initialisation, ResNet
 from boxmatch.models.blocks import Activation
@@ -19,17 +19,15 @@ from boxmatch.models.necks import PAN, SPP
 from boxmatch.postprocess import PostProcess
 from boxmatch.priors import AnchorGrid
 
-Method = Literal["single_grid", "nearby_grid", "all_grid"]
-SizeDecode = Literal["linear", "sigmoid4", "exp"]
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "darknet"]
 
 STRIDES = (8, 16, 32)
 
 # Width and height in pixels, per stride: clustered on COCO at 416 px (Redmon & Farhadi 2018, sec. 2.3).
 COCO_ANCHORS: tuple[tuple[tuple[float, float], ...], ...] = (
-    ((10, 13), (16, 30), (33, 23)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((116, 90), (156, 198), (373, 326)),
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 
 
@@ -39,8 +37,8 @@ class YOLO(Detector):
     Args:
         class_names: one name per class, in label order.
         backbone: which network finds the features.
-        channel_sparsity: share q in (0, 1] of the backbone's channels that is kept; the rest of the network follows.
-        pretrained: ImageNet weights for a ResNet: true (downloads), a weight name of torchvision, or a local file.
+        channel_sparsity: share q in (0, 1] of the backbone's channels that is kept; neck and head follow.
+        pretrained: ImageNet weights of a ResNet: true (downloads), a name torchvision knows, or a local file.
         initialisation: scale of a ResNet's random weights, see ResNet.
         anchors: (width, height) in pixels of each anchor, for strides 8, 16 and 32; None takes those of COCO.
         activation: after every convolution block.
@@ -48,7 +46,7 @@ class YOLO(Detector):
         prior_probability: objectness of the untrained network, e.g. 0.01; needs head_bias.
         method: how far from its cell a prediction may reach; None follows the assigner.
         wh_decode: linear (w = 4 · t · anchor, as published), sigmoid4 (4 · sigmoid(t) · anchor) or exp.
-        coder: replaces method and wh_decode.
+        coder: replaces method and wh_decode, which must then be left alone.
         assigner: which prior learns which box; None takes NearbyGrid.
         loss: loss terms; None takes YOLOLoss with its defaults.
         postprocess: predictions to detections; None takes PostProcess with its defaults.
@@ -69,7 +67,7 @@ class YOLO(Detector):
         activation: Activation = "relu",
         head_bias: bool = False,
         prior_probability: float | None = None,
-        method: Method | None = None,
+        method: GridMethod | None = None,
         wh_decode: SizeDecode = "linear",
         coder: GridCoder | None = None,
         assigner: Assigner | None = None,
@@ -84,8 +82,15 @@ class YOLO(Detector):
         assigner = NearbyGrid() if assigner is None else assigner
         super().__init__(
             class_names,
+            architecture={
+                "backbone": backbone,
+                "channel_sparsity": channel_sparsity,
+                "anchors": [[list(anchor) for anchor in level] for level in anchors],
+                "activation": activation,
+                "head_bias": head_bias,
+            },
             grid=AnchorGrid(anchors, STRIDES),
-            coder=GridCoder(method or method_of(assigner), wh_decode) if coder is None else coder,
+            coder=_coder(assigner, method, wh_decode, coder),
             assigner=assigner,
             loss=YOLOLoss() if loss is None else loss,
             postprocess=PostProcess() if postprocess is None else postprocess,
@@ -113,7 +118,7 @@ class YOLO(Detector):
         )
 
     def network(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B A _H _W values"]]:
-        """Raw numbers of the maps of strides 8, 16, 32; last axis: objectness, tx, ty, tw, th, class logits."""
+        """Raw numbers of strides 8, 16, 32; the last axis is objectness, tx, ty, tw, th, class logits."""
         c3, c4, c5 = self.backbone(normalised)
         return self.det_head(self.pan(c3, c4, self.spp(c5)))
 
@@ -126,7 +131,20 @@ class YOLO(Detector):
         return logits, deltas, objectness.squeeze(-1)
 
 
-def method_of(assigner: Assigner) -> Method:
+def _coder(
+    assigner: Assigner, method: GridMethod | None, wh_decode: SizeDecode, coder: GridCoder | None
+) -> GridCoder:
+    if coder is None:
+        return GridCoder(method or method_of(assigner), wh_decode)
+    if method is not None or wh_decode != "linear":
+        raise ValueError(
+            f"expected either coder or method and wh_decode, got {coder}, method={method!r} and "
+            f"wh_decode={wh_decode!r}; say it in the coder only"
+        )
+    return coder
+
+
+def method_of(assigner: Assigner) -> GridMethod:
     """The reach of the boxes that fits an assigner.
 
     Raises:
@@ -136,6 +154,6 @@ def method_of(assigner: Assigner) -> Method:
         if isinstance(assigner, kind):
             return method
     raise ValueError(
-        f"{type(assigner).__name__} does not say how far a box may lie from its cell; give method: single_grid (the "
-        "cell), nearby_grid (its neighbours) or all_grid (the picture)"
+        f"{type(assigner).__name__} does not say how far a box may lie from its cell; give method: "
+        "single_grid (in the cell), nearby_grid (in it or a neighbour) or all_grid (anywhere in the picture)"
     )

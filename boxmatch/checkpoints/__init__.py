@@ -1,0 +1,6 @@
+"""Detectors on disk: our own files, and the weights of the original projects."""
+
+from boxmatch.checkpoints.convert import convert
+from boxmatch.checkpoints.saved import load_detector, save_detector
+
+__all__ = ["convert", "load_detector", "save_detector"]
