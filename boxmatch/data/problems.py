@@ -125,6 +125,8 @@ class ProblemLog:
             self.problems.append(Problem(kind, file, message, split, object, values))
 
     def refuse(self) -> None:
-        """Raise a DataError with all problems if there are any."""
-        if self.problems:
-            raise DataError([str(problem) for problem in self.problems])
+        """Raise a DataError with all problems that are errors by default, if there are any."""
+        policy = CheckPolicy()
+        errors = [str(problem) for problem in self.problems if policy.action(problem.kind) != "keep"]
+        if errors:
+            raise DataError(errors)
