@@ -106,6 +106,8 @@ class Annotations:
 
     def select_boxes(self, keep: Bool[np.ndarray, "N"]) -> Self:
         """The boxes where `keep` holds; every picture stays."""
+        if keep.all():
+            return self
         kept = np.concatenate([[0], np.cumsum(keep)])
         per_box = {name: getattr(self, name)[keep] for name in PER_BOX}
         return replace(self, offsets=kept[self.offsets].astype(np.int64), shared=(), **per_box)
@@ -197,7 +199,7 @@ def concatenate(parts: Sequence[Annotations]) -> Annotations:
     image_ids = np.concatenate([part.image_ids for part in parts])
     if len(np.unique(image_ids)) < len(image_ids):
         image_ids = np.arange(len(image_ids))
-    joined = {
+    joined: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in (*PER_BOX, "sizes", "names")
     }
     return replace(

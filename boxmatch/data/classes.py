@@ -1,6 +1,7 @@
 """Class tables: names are the key, numbers are derived, and the order is the same on every machine."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from boxmatch.data.text_files import read_text
@@ -59,3 +60,26 @@ def class_list(root: Path) -> tuple[str, ...] | None:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{file}: the classes {twice} appear twice; remove one")
     return names
+
+
+def nearest_name(name: str, valid: Sequence[str]) -> str | None:
+    """The valid class name most like a misspelt one, whatever the case of its letters; None when none is near."""
+    lowered = {candidate.lower(): candidate for candidate in reversed(valid)}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[near[0]] if near else None
+
+
+def similar_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ only in the case of letters, blanks and signs, or in a missing letter of five or more."""
+    whole: dict[str, str] = {}
+    shortened: dict[str, str] = {}
+    pairs: dict[tuple[str, str], None] = {}
+    for name in names:
+        plain = "".join(letter for letter in name.casefold() if letter.isalnum()) or name
+        shorter = [plain[:k] + plain[k + 1 :] for k in range(len(plain))] if len(plain) >= 5 else []
+        near = [whole.get(plain), shortened.get(plain), *(whole.get(form) for form in shorter)]
+        pairs.update({(other, name): None for other in near if other is not None})
+        whole.setdefault(plain, name)
+        for form in shorter:
+            shortened.setdefault(form, name)
+    return list(pairs)

@@ -96,16 +96,23 @@ class Problem:
 
     def __str__(self) -> str:
         place = ", ".join(part for part in (self.file, self.object) if part)
-        return f"{place}: {self.message}" if place else self.message
+        box = "" if self.box is None else f" [box {', '.join(f'{value:g}' for value in self.box)}]"
+        return f"{place}: {self.message}{box}" if place else f"{self.message}{box}"
 
 
 @dataclass
 class ProblemLog:
-    """Collects problems; counts all and keeps the first thousand of each kind and split."""
+    """Collects problems; counts all and keeps the first thousand of each kind and split.
+
+    Args:
+        split: name of the split that is being read or checked.
+        problems: those kept.
+        counts: how many, by kind, split and action. The action is empty where the policy decides.
+    """
 
     split: str = ""
     problems: list[Problem] = field(default_factory=list)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def add(
         self,
@@ -115,18 +122,27 @@ class ProblemLog:
         *,
         object: str = "",
         box: Iterable[float] | None = None,
-        split: str | None = None,
+        action: str = "",
     ) -> None:
-        """Note one problem of the current split (or of `split`)."""
-        split = self.split if split is None else split
-        self.counts[kind, split] += 1
-        if self.counts[kind, split] <= KEPT_PER_KIND:
-            values = None if box is None else tuple(float(v) for v in box)
-            self.problems.append(Problem(kind, file, message, split, object, values))
+        """Note one problem of the current split."""
+        self.count(kind, 1, action)
+        if self.counts[kind, self.split, action] <= KEPT_PER_KIND:
+            values = None if box is None else tuple(box)
+            self.problems.append(Problem(kind, file, message, self.split, object, values, action))
+
+    def count(self, kind: str, number: int, action: str = "") -> None:
+        """Count problems of the current split without keeping them."""
+        if number:
+            self.counts[kind, self.split, action] += number
+
+    def action(self, kind: str, action: str, policy: CheckPolicy) -> str:
+        """What happens: what the policy says, unless the problem itself asks for something and is not forbidden."""
+        decided = policy.action(kind)
+        return action if action and decided != "error" else decided
 
     def refuse(self) -> None:
         """Raise a DataError with all problems that are errors by default, if there are any."""
         policy = CheckPolicy()
-        errors = [str(problem) for problem in self.problems if policy.action(problem.kind) != "keep"]
+        errors = [str(problem) for problem in self.problems if policy.action(problem.kind) == "error"]
         if errors:
             raise DataError(errors)

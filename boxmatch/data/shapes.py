@@ -99,7 +99,7 @@ def draw_scene(
     ground = background.mean(axis=(0, 1))
     drawn: list[Shape] = []
     for _ in range(random.integers(counts[0], counts[1] + 1)):
-        name = shapes[random.integers(len(shapes))]
+        name = shapes[int(random.integers(len(shapes)))]
         for _ in range(TRIES):
             outline = _outline(random, name, size, radii)
             shape = _cut(name, outline, size)

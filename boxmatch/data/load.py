@@ -1,0 +1,149 @@
+"""From a folder to checked annotations: read all splits, agree on one class table, check everything, report it at once."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from boxmatch.data.annotations import Annotations
+from boxmatch.data.checks import Pictures, check_boxes, check_classes, check_duplicates, check_pictures
+from boxmatch.data.classes import class_list, similar_names, voc_classes
+from boxmatch.data.problems import CheckPolicy, ProblemLog
+from boxmatch.data.read import Format, ReadOptions, detect_format, find_entry, read_split
+from boxmatch.data.report import CheckReport
+from boxmatch.errors import DataError
+
+USUAL_SPLITS: Mapping[str, str | Sequence[str] | None] = {"train": None, "val": None}
+
+
+def load_splits(
+    root: str | Path,
+    splits: Mapping[str, str | Sequence[str] | None] = USUAL_SPLITS,
+    *,
+    layout: Format | Literal["auto"] = "auto",
+    class_names: Sequence[str] | None = None,
+    options: ReadOptions | None = None,
+    policy: CheckPolicy | None = None,
+    pictures: Pictures = "header",
+    sample: int | None = None,
+    hold_out: float = 0.1,
+) -> tuple[dict[str, Annotations], CheckReport]:
+    """Read and check the splits of a data set. The report says what was found; `report.refuse()` raises if it forbids training.
+
+    Args:
+        root: the data root; no file name may leave it.
+        splits: entries of each split as `read_split` takes them; None looks for the usual ones. The first split is the one that
+            is trained on.
+        layout: "voc", "coco", "yolo", or found out.
+        class_names: the class table; found in the data when None. COCO: categories by id. YOLO: order of the data file. VOC:
+            `classes.txt` in the root, the 20 VOC classes if there are no others, or alphabetical.
+        options: what the readers are told.
+        policy: what to do about each kind of problem.
+        pictures: read the header of each picture, decode all pixels, or touch no picture.
+        sample: look at this many pictures per split only.
+        hold_out: share of the training pictures that becomes "val" when that split is asked for with None and there is none.
+
+    Raises:
+        DataError: no such folder, layout or split; nothing to check.
+    """
+    root = Path(root)
+    options = options or ReadOptions()
+    policy = policy or CheckPolicy()
+    layout = detect_format(root) if layout == "auto" else layout
+    log = ProblemLog()
+    notes: list[str] = []
+    read = _read(root, splits, layout, options, log)
+    if "val" in splits and "val" not in read and "train" in read and hold_out > 0:
+        read["train"], read["val"] = split_off(read["train"], hold_out)
+        notes.append(f"no split 'val': {len(read['val']):,} pictures of 'train' were held out, chosen by file name")
+    table = _class_table(root, layout, read, class_names)
+    checked: dict[str, Annotations] = {}
+    for name, annotations in read.items():
+        log.split = name
+        known = check_classes(annotations, table, log)
+        if annotations.object_kind != "line" or pictures == "decode":  # YOLO sizes were read from the headers
+            known = check_pictures(
+                known,
+                log,
+                policy=policy,
+                pictures=pictures,
+                sample=sample,
+                pixel_limit=options.pixel_limit,
+                progress=options.progress,
+            )
+        checked[name] = check_duplicates(check_boxes(known, log, policy=policy), log, policy=policy)
+    log.split = ""
+    _compare_splits(checked, log)
+    if layout == "voc" and class_names is None and class_list(root) is None:
+        for other, name in similar_names(table):
+            log.add("similar_class", "", f"the classes {other!r} and {name!r} differ by a letter; is one of them misspelt?")
+    report = CheckReport.of(
+        layout, checked, log, policy, root=str(root), class_names=table, notes=tuple(notes)
+    )
+    return checked, report
+
+
+def _read(
+    root: Path,
+    splits: Mapping[str, str | Sequence[str] | None],
+    layout: Format,
+    options: ReadOptions,
+    log: ProblemLog,
+) -> dict[str, Annotations]:
+    """All splits that can be read; a split that cannot is an error in the log, so that the others are still checked."""
+    read: dict[str, Annotations] = {}
+    for name, entries in splits.items():
+        log.split = name
+        if entries is None:
+            entries = find_entry(root, layout, name)
+            if entries is None and name == "train":
+                raise DataError(f"{root}: no split 'train' in {layout} layout; name the entries of the split")
+            if entries is None:
+                continue
+        try:
+            read[name] = read_split(root, entries, layout=layout, options=options, log=log)
+        except DataError as error:
+            log.add("broken_file", "", str(error), action="error")
+    if not read:
+        raise DataError([str(problem) for problem in log.problems] or f"{root}: no splits to read")
+    return read
+
+
+def split_off(annotations: Annotations, share: float) -> tuple[Annotations, Annotations]:
+    """The pictures that stay, and a share of them chosen by a checksum of the file name: others do not move when some are added."""
+    checksum = np.array([zlib.crc32(annotations.name(i).encode("utf-8", "surrogateescape")) for i in range(len(annotations))])
+    chosen = checksum < share * 2**32
+    return annotations.select_images(~chosen), annotations.select_images(chosen)
+
+
+def _class_table(
+    root: Path, layout: Format, read: Mapping[str, Annotations], class_names: Sequence[str] | None
+) -> tuple[str, ...]:
+    if class_names is not None:
+        if len(set(class_names)) < len(class_names) or not class_names:
+            raise DataError(f"expected class names, each once, got {list(class_names)}")
+        return tuple(class_names)
+    found = dict.fromkeys(name for annotations in read.values() for name in annotations.class_names)
+    return voc_classes(root, found) if layout == "voc" else tuple(found)
+
+
+def _compare_splits(splits: Mapping[str, Annotations], log: ProblemLog) -> None:
+    """Note classes that are never trained, and pictures that are in two splits."""
+    names = list(splits)
+    trained = splits[names[0]].class_counts() > 0
+    for name in names[1:]:
+        log.split = name
+        counts = splits[name].class_counts()
+        for label in np.flatnonzero((counts > 0) & ~trained):
+            class_name = splits[name].class_names[label]
+            message = f"class {class_name!r} has {counts[label]} objects here and none in {names[0]!r}: it cannot be learned"
+            log.add("untrained_class", "", message)
+    hashes = {name: np.array([hash(part.name(i)) for i in range(len(part))], dtype=np.int64) for name, part in splits.items()}
+    for position, name in enumerate(names):
+        log.split = name
+        for other in names[:position]:
+            for image in np.flatnonzero(np.isin(hashes[name], hashes[other])).tolist():
+                message = f"the picture is also in {other!r}: figures on it say nothing about new pictures"
+                log.add("shared_picture", splits[name].name(image), message)
