@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +13,9 @@ from .boxes import box_centers, box_sizes
 from .spatial import blocks, dense, nearest, overlapping
 from .spatial.index import GridIndex
 from .structures import Level, Pairs, Targets
+
+Number = int | float
+"""A float that may be written without a point; the shape checks of the tests take `float` literally."""
 
 
 class Cell(NamedTuple):
@@ -54,7 +57,7 @@ class Priors:
     index: GridIndex | None = field(default=None, repr=False)
 
     @classmethod
-    def from_boxes(cls, boxes: Float[Tensor, "P 4"]) -> Self:
+    def from_boxes(cls, boxes: Float[Tensor, "P 4"]) -> "Priors":
         """Priors that lie on no grid: proposals, queries."""
         zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return cls(boxes, box_centers(boxes), zeros, torch.ones_like(boxes[:, 0]), (), box_sizes(boxes))
@@ -89,7 +92,7 @@ class Priors:
             return dense.inside(self.centers, targets.boxes)
         return blocks.inside(self.index, targets.boxes)
 
-    def within(self, targets: Targets, radius: float) -> Pairs:
+    def within(self, targets: Targets, radius: Number) -> Pairs:
         """Priors whose centre is less than `radius` strides from the box's in x and in y, be it in the box or not.
 
         Args:
@@ -101,8 +104,8 @@ class Priors:
         if not radius > 0:
             raise ValueError(f"expected a radius above 0 strides, got {radius}")
         if self.index is None:
-            return dense.within(self.centers, self.stride, targets.boxes, radius)
-        return blocks.within(self.index, targets.boxes, radius)
+            return dense.within(self.centers, self.stride, targets.boxes, float(radius))
+        return blocks.within(self.index, targets.boxes, float(radius))
 
     def nearest(self, targets: Targets, k: int) -> Pairs:
         """The `k` priors of each level whose centre is nearest to the box's: all of a level that has fewer.
@@ -121,12 +124,12 @@ class Priors:
             return dense.nearest(self.centers, targets.boxes, k)
         return nearest.nearest(self.index, targets.boxes, k)
 
-    def overlapping(self, targets: Targets, min_iou: float, *, strict: bool = False) -> Pairs:
+    def overlapping(self, targets: Targets, min_iou: Number, *, strict: bool = False) -> Pairs:
         """Priors whose IoU with the box is at least `min_iou`; see `overlaps`, which also returns the IoU."""
         return self.overlaps(targets, min_iou, strict=strict)[0]
 
     def overlaps(
-        self, targets: Targets, min_iou: float, *, strict: bool = False
+        self, targets: Targets, min_iou: Number, *, strict: bool = False
     ) -> tuple[Pairs, Float[Tensor, "N"]]:
         """Priors whose IoU with the box is at least `min_iou`, and their IoU as `boxes.pair_iou` gives it.
 
@@ -141,8 +144,8 @@ class Priors:
             raise ValueError(f"expected min_iou in [0, 1], got {min_iou}")
         strict = strict or min_iou == 0
         if self.index is None:
-            return dense.overlapping(self.boxes, targets.boxes, min_iou, strict)
-        return overlapping.overlapping(self.index, targets.boxes, min_iou, strict)
+            return dense.overlapping(self.boxes, targets.boxes, float(min_iou), strict)
+        return overlapping.overlapping(self.index, targets.boxes, float(min_iou), strict)
 
     def cell(self, prior: Int64[Tensor, "N"]) -> Cell:
         """Level, row, column and anchor of each prior.
@@ -169,7 +172,7 @@ class AnchorGrid:
         ValueError: the arguments differ in length, a level has no anchor, or a size or stride is not positive.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[tuple[float, float]]], strides: Sequence[int]) -> None:
+    def __init__(self, anchors: Sequence[Sequence[tuple[Number, Number]]], strides: Sequence[int]) -> None:
         self.anchors = tuple(
             tuple((float(width), float(height)) for width, height in level) for level in anchors
         )
@@ -212,7 +215,7 @@ class PointGrid(AnchorGrid):
         ValueError: a stride or the size is not positive.
     """
 
-    def __init__(self, strides: Sequence[int], size: float = 1.0) -> None:
+    def __init__(self, strides: Sequence[int], size: Number = 1.0) -> None:
         super().__init__([[(size * stride, size * stride)] for stride in strides], strides)
 
 

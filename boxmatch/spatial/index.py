@@ -1,7 +1,6 @@
 """The tables of a grid that the queries look into."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -43,7 +42,7 @@ class GridIndex:
         boxes: Float[Tensor, "P 4"],
         centers: Float[Tensor, "P 2"],
         wh: Float[Tensor, "P 2"],
-    ) -> Self:
+    ) -> "GridIndex":
         """Read rows, columns and anchors off the flattened priors (level → row → column → anchor)."""
         device = boxes.device
         count = len(levels)
