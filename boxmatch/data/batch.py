@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from boxmatch.structures import Targets
+from boxmatch.structures import Detections, Targets
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Sample:
         index: position of the picture in its data set (of the first one, for a mosaic).
         image_id: the annotation file's own number of that picture.
         original_size: its width and height in the file.
-        scale: pixels of `image` per pixel of the file, in x and y; NaN where no such number exists (augmented).
+        scale: pixels of `image` per pixel of the file, in x and y; NaN for an augmented picture.
         offset: where the file's corner (0, 0) lies in `image`; NaN likewise.
     """
 
@@ -70,7 +70,7 @@ class Batch:
         return self.images.shape[3], self.images.shape[2]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The pictures and boxes on another device; index, sizes and the way back stay on the host, where they are read."""
+        """Pictures and boxes on another device; index, sizes and the way back stay where they are read."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
@@ -81,8 +81,19 @@ class Batch:
         """The same batch in page-locked memory (called by the data loader)."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
+    def restore(self, detections: Sequence[Detections]) -> list[Detections]:
+        """Detections of each picture of the batch, mapped to its file's own pixels and clipped to the file.
+
+        Raises:
+            ValueError: a picture was augmented, so that no such mapping exists.
+        """
+        return [
+            Detections(self.restore_boxes(found.boxes, image), found.scores, found.labels)
+            for image, found in enumerate(detections)
+        ]
+
     def restore_boxes(self, boxes: Float[Tensor, "K 4"], image: int) -> Float[Tensor, "K 4"]:
-        """Boxes of picture `image` of the batch, mapped to the file's own pixels and clipped to the file.
+        """Boxes of one picture of the batch, mapped to its file's own pixels and clipped to the file.
 
         Raises:
             ValueError: the picture was augmented, so that no such mapping exists.
@@ -90,8 +101,8 @@ class Batch:
         scale, offset = self.scale[image], self.offset[image]
         if not bool(torch.isfinite(scale).all()):
             raise ValueError(
-                f"picture {image} of the batch (index {int(self.index[image])}) was augmented and has no way back "
-                "to the file; load it without augmentation"
+                f"picture {image} of the batch (index {int(self.index[image])}) was augmented and has no way "
+                "back to the file; load it without augmentation"
             )
         return restore_boxes(boxes, scale, offset, self.original_size[image])
 

@@ -1,4 +1,4 @@
-"""Annotated pictures as samples: a pure function of seed, epoch and index, whoever asks for it and in which order."""
+"""Annotated pictures as samples: a pure function of seed, epoch and index, whoever asks and in which order."""
 
 from dataclasses import dataclass, field
 
@@ -50,12 +50,10 @@ class DetectionDataset(Dataset[Batch]):
         augment: what happens to the pictures; None shows each one whole, in the middle of the input.
         seed: start of all random streams.
         cache: keeps decoded pictures in memory.
-        min_label_area: objects of this many square pixels of the file or fewer do not exist; the same number is
-            what must be left of a box after cropping.
+        min_area: square pixels of the input that must be left of a box after cropping.
         fill: value of the pixels beside and between pictures.
         mosaic_epochs: mosaic is off from this epoch on; None for never.
         largest_size: the largest input that will be asked for, when sizes change from batch to batch.
-        indices: keys of the batches hold positions in here; None for all pictures.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class DetectionDataset(Dataset[Batch]):
         augment: Augment | None = None,
         seed: int = 0,
         cache: ImageCache | None = None,
-        min_label_area: float = 0.0,
+        min_area: float = 0.0,
         fill: int = 0,
         mosaic_epochs: int | None = None,
         largest_size: Size | None = None,
@@ -75,7 +73,7 @@ class DetectionDataset(Dataset[Batch]):
         self.image_size = image_size
         self.augment = augment
         self.seed = seed
-        self.min_label_area = min_label_area
+        self.min_area = min_area
         self.fill = fill
         self.mosaic_epochs = mosaic_epochs
         largest = max(*image_size, *(largest_size or image_size))
@@ -107,7 +105,7 @@ class DetectionDataset(Dataset[Batch]):
             index, len(self), self.pictures.size, size, self.augment, random, mosaic=mosaic
         )
         image, (boxes, labels, ignore) = self._drawn(layout)
-        boxes, keep = keep_visible(boxes, size, self.min_label_area, self.augment.min_visibility)
+        boxes, keep = keep_visible(boxes, size, self.min_area, self.augment.min_visibility)
         boxes, labels, ignore = boxes[keep], labels[keep], ignore[keep]
         if random.random() < self.augment.color_p:
             image = jitter_colors(image, self.augment, random)
@@ -155,10 +153,7 @@ class DetectionDataset(Dataset[Batch]):
     def _objects(self, index: int) -> Boxes:
         rows = self.annotations.rows(index)
         boxes = self.annotations.boxes[rows]
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        keep = area > self.min_label_area
-        labels = self.annotations.labels[rows][keep].astype(np.int64)
-        return boxes[keep], labels, self.annotations.ignore[rows][keep]
+        return boxes, self.annotations.labels[rows].astype(np.int64), self.annotations.ignore[rows]
 
     def _sample(
         self,

@@ -80,7 +80,7 @@ class DataModule(pl.LightningDataModule):
             augment=augment,
             seed=self.seed,
             cache=cache,
-            min_label_area=self.min_label_area,
+            min_area=self.min_label_area,
         )
 
     def train_dataloader(self) -> StatefulLoader:

@@ -1,5 +1,6 @@
 """The decoded pixels of a data set's pictures, no larger than the network can use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from boxmatch.data.annotations import Annotations
@@ -24,12 +26,17 @@ class Pictures:
         side: pictures whose longer side exceeds this are reduced to it when they are read, because no augmentation
             shows more detail; what is seen is then the same with and without a cache.
         cache: keeps what was read.
+
+    Attributes:
+        opened: for each worker of a data loader its process and the picture that it opened last, in shared memory, so
+            that there is something to say when it dies. None without workers.
     """
 
     def __init__(self, annotations: Annotations, *, side: int, cache: ImageCache | None = None) -> None:
         self.annotations = annotations
         self.side = side
         self.cache = cache
+        self.opened: Tensor | None = None
         self._sizes = np.zeros((len(annotations), 2), np.int32)
 
     def size(self, index: int) -> Size:
@@ -52,6 +59,7 @@ class Pictures:
         Raises:
             DataError: the file cannot be read.
         """
+        self._note(index)
         cached = None if self.cache is None else self.cache.get(index)
         if cached is not None:
             return cached
@@ -62,6 +70,19 @@ class Pictures:
         if self.cache is not None:
             self.cache.put(index, pixels)
         return pixels
+
+    def last_opened(self, processes: set[int]) -> list[str]:
+        """For each of these worker processes a sentence about the picture that it opened last."""
+        return [
+            f"worker {worker} died; the last picture that it opened is number {index} ({self.annotations.file(index)})"
+            for worker, (process, index) in enumerate([] if self.opened is None else self.opened.tolist())
+            if process in processes
+        ]
+
+    def _note(self, index: int) -> None:
+        worker = get_worker_info()
+        if worker is not None and self.opened is not None:
+            self.opened[worker.id] = torch.tensor((os.getpid(), index))
 
 
 def read_pixels(path: Path, side: int | None = None) -> UInt8[Tensor, "H W 3"]:

@@ -1,42 +1,79 @@
 """Which pictures make up which batch: a function of seed and epoch, the same after a resume."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch.distributed as dist
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from boxmatch.data.dataset import BatchKey
 from boxmatch.data.geometry import Size
 
-# Second words of the seeds, so that order, sizes and samples draw from different streams.
-ORDER, SIZES = 0x0D, 0x51
+# Last words of the seeds, so that order and sizes draw from streams of their own. Samples use their index there, and
+# these are no index of a data set.
+ORDER, SIZES = 2**63, 2**63 + 1
 SIZE_STEP = 32  # the coarsest stride of the detectors
 
 
-def _processes(rank: int | None, world: int | None) -> tuple[int, int]:
-    distributed = dist.is_available() and dist.is_initialized()
-    rank = rank if rank is not None else dist.get_rank() if distributed else 0
-    world = world if world is not None else dist.get_world_size() if distributed else 1
-    return rank, world
-
-
-class TrainSampler(DistributedSampler[BatchKey]):
-    """Batches of the training pictures in random order; every process gets the same number of them.
+class EpochSampler(DistributedSampler[BatchKey]):
+    """The batches of an epoch for one process, from any batch on.
 
     It is a `DistributedSampler` so that the Trainer leaves it in place and tells it the epoch.
 
     Args:
         count: pictures in the data set.
         batch_size: pictures per batch and process.
-        image_size: width and height of the batches.
         seed: start of the random streams.
-        multi_scale: smallest and largest longer side, drawn in steps of 32 px; None for `image_size` always.
-        multi_scale_interval: batches between two changes of the size.
-        drop_last: leave out the pictures that fill no batch on every process; a set too small for one batch still gives
-            one. Otherwise the last batch is filled up from the beginning of the order.
         rank: number of this process; asked of torch.distributed when None.
         world: number of processes; likewise.
+
+    Raises:
+        ValueError: no pictures, or a batch size below 1.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int = 0, rank: int | None = None, world: int | None = None
+    ) -> None:
+        if count < 1:
+            raise ValueError("the data set has no pictures; check the split's name and its annotations")
+        if batch_size < 1:
+            raise ValueError(f"expected a batch size of 1 or more, got {batch_size}")
+        distributed = dist.is_available() and dist.is_initialized()
+        rank = rank if rank is not None else dist.get_rank() if distributed else 0
+        world = world if world is not None else dist.get_world_size() if distributed else 1
+        sized = cast(Dataset[None], range(count))  # DistributedSampler asks for nothing but the length
+        super().__init__(sized, num_replicas=world, rank=rank, seed=seed)
+        self.count, self.batch_size, self.rank, self.world = count, batch_size, rank, world
+        self.start_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; a start in its middle holds only for the epoch that it was set for."""
+        if epoch != self.epoch:
+            self.start_batch = 0
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        start, self.start_batch = self.start_batch, 0
+        yield from self.from_batch(start)
+
+    def from_batch(self, start: int) -> Iterator[BatchKey]:
+        """The batches of the epoch from number `start` on."""
+        raise NotImplementedError
+
+
+class TrainSampler(EpochSampler):
+    """Training pictures in random order; every process gets the same number of batches, all of one size.
+
+    Args:
+        image_size: width and height of the batches.
+        multi_scale: smallest and largest longer side, drawn in steps of 32 px; None for `image_size` always.
+        multi_scale_interval: batches between two changes of the size.
+        drop_last: leave out the pictures that fill no batch on every process. Otherwise, and in a set too small for a
+            single batch, the last batch is filled up from the beginning of the order.
+
+    Raises:
+        ValueError: as `EpochSampler`; no multiple of 32 in `multi_scale`; an interval below 1.
     """
 
     def __init__(
@@ -52,75 +89,78 @@ class TrainSampler(DistributedSampler[BatchKey]):
         rank: int | None = None,
         world: int | None = None,
     ) -> None:
-        rank, world = _processes(rank, world)
-        super().__init__(range(count), num_replicas=world, rank=rank, seed=seed, drop_last=drop_last)
-        self.count, self.batch_size = count, batch_size
+        super().__init__(count, batch_size, seed=seed, rank=rank, world=world)
+        self.drop_last = drop_last
         self.image_size = image_size
-        self.multi_scale, self.multi_scale_interval = multi_scale, multi_scale_interval
-        self.start_batch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; a start in the middle holds only for the epoch it was given for."""
-        if epoch != self.epoch:
-            self.start_batch = 0
-        self.epoch = epoch
+        self.sides = None if multi_scale is None else sides_between(*multi_scale)
+        if multi_scale_interval < 1:
+            raise ValueError(f"multi_scale_interval: expected 1 or more, got {multi_scale_interval}")
+        self.multi_scale_interval = multi_scale_interval
 
     def __len__(self) -> int:
-        """Batches per epoch and process, those before `start_batch` included."""
-        step = self.batch_size * self.num_replicas
+        """Batches per epoch of each process."""
+        step = self.batch_size * self.world
         return max(1, self.count // step) if self.drop_last else -(-self.count // step)
 
-    def __iter__(self) -> Iterator[BatchKey]:
+    def from_batch(self, start: int) -> Iterator[BatchKey]:
+        """The batches of the epoch from number `start` on; nothing is drawn differently for the start."""
         order = np.random.default_rng([self.seed, self.epoch, ORDER]).permutation(self.count)
         sizes = self.sizes()
-        step = self.batch_size * self.num_replicas
-        start, self.start_batch = self.start_batch, 0
+        step = self.batch_size * self.world
         for number in range(start, len(self)):
-            rows = np.arange(number * step, (number + 1) * step)[self.rank :: self.num_replicas]
+            rows = np.arange(number * step, (number + 1) * step)[self.rank :: self.world]
             yield BatchKey(self.epoch, tuple(order[rows % self.count].tolist()), sizes[number])
 
     def sizes(self) -> list[Size]:
-        """Width and height of each batch of the epoch, the same on all processes."""
-        if self.multi_scale is None:
+        """Width and height of each batch of the epoch, the same for all processes."""
+        if self.sides is None:
             return [self.image_size] * len(self)
-        low, high = (side // SIZE_STEP for side in self.multi_scale)
-        draws = -(-len(self) // self.multi_scale_interval)
         random = np.random.default_rng([self.seed, self.epoch, SIZES])
-        sides = (
-            random.integers(low, high + 1, draws).repeat(self.multi_scale_interval)[: len(self)] * SIZE_STEP
-        )
-        return [with_longer_side(self.image_size, side) for side in sides.tolist()]
+        drawn = random.choice(self.sides, -(-len(self) // self.multi_scale_interval))
+        return [
+            with_longer_side(self.image_size, int(drawn[number // self.multi_scale_interval]))
+            for number in range(len(self))
+        ]
+
+
+class EvaluationSampler(EpochSampler):
+    """Every picture once, in order, spread over the processes.
+
+    Every process gets the same number of batches: one that waits for another in a batch which the other does not have
+    waits forever. So the shares, which differ by one picture at most, are cut into equally many batches. Only a process
+    without pictures for all of them (fewer pictures than processes, or batches of one) shows its last picture again, or
+    the first of the set: whoever collects results keeps them by picture, as `MeanPrecision` does.
+    """
+
+    def __len__(self) -> int:
+        """Batches of each process."""
+        largest_share = -(-self.count // self.world)
+        return -(-largest_share // self.batch_size)
+
+    def from_batch(self, start: int) -> Iterator[BatchKey]:
+        """The batches from number `start` on."""
+        mine = range(self.rank, self.count, self.world)
+        again = (mine[-1] if mine else 0,)
+        batches = len(self)
+        for number in range(start, batches):
+            first, last = (-(-cut * len(mine) // batches) for cut in (number, number + 1))
+            yield BatchKey(0, tuple(mine[first:last]) or again)
+
+
+def sides_between(low: int, high: int) -> list[int]:
+    """The multiples of 32 from `low` to `high`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    sides = [side for side in range(SIZE_STEP, high + 1, SIZE_STEP) if side >= low]
+    if not sides:
+        raise ValueError(f"multi_scale: expected a range with a multiple of {SIZE_STEP} in it, got ({low}, {high})")
+    return sides
 
 
 def with_longer_side(size: Size, side: int) -> Size:
-    """About the same proportions with another longer side; the shorter one is a multiple of 32 px."""
+    """About the same proportions with another longer side; both sides are multiples of 32 px if `side` is one."""
     longer = max(size)
     width, height = (max(SIZE_STEP, round(length * side / longer / SIZE_STEP) * SIZE_STEP) for length in size)
     return width, height
-
-
-class EvaluationSampler(DistributedSampler[BatchKey]):
-    """Every picture once, in order; with several processes each takes its share, and no picture comes twice.
-
-    Args:
-        count: pictures in the data set.
-        batch_size: pictures per batch, at most.
-        rank: number of this process; asked of torch.distributed when None.
-        world: number of processes; likewise.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, *, rank: int | None = None, world: int | None = None
-    ) -> None:
-        rank, world = _processes(rank, world)
-        super().__init__(range(count), num_replicas=world, rank=rank, shuffle=False)
-        self.count, self.batch_size = count, batch_size
-
-    def __len__(self) -> int:
-        """Batches of this process."""
-        return -(-len(range(self.rank, self.count, self.num_replicas)) // self.batch_size)
-
-    def __iter__(self) -> Iterator[BatchKey]:
-        mine = range(self.rank, self.count, self.num_replicas)
-        for start in range(0, len(mine), self.batch_size):
-            yield BatchKey(0, tuple(mine[start : start + self.batch_size]))
