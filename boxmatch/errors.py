@@ -21,3 +21,7 @@ class CheckpointError(ValueError):
 
 class DivergedError(RuntimeError):
     """A training whose loss or gradient is no longer finite; the text says which term, step and pictures."""
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of a distributed training is gone or no longer answers."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from boxmatch.data.annotations import Annotations
 from boxmatch.structures import Detections
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
@@ -21,7 +22,7 @@ class GroundTruth:
     Args:
         boxes: xyxy in the file's pixels.
         labels: class index of each box.
-        ignore: crowd or difficult; counts neither as found nor as missed, and detections upon it cost nothing.
+        ignore: crowd or difficult; neither found nor missed, and detections upon it cost nothing.
         area: in square pixels, decides the size class; None takes width × height.
     """
 
@@ -57,8 +58,25 @@ class EvaluationSettings:
         if self.backend == "pycocotools" and self.max_detections != 100:
             # pycocotools looks up the column for 100 by name and answers -1 for any other number.
             raise ValueError(
-                f"max_detections: pycocotools only summarises 100, got {self.max_detections}; use faster_coco_eval"
+                f"max_detections: pycocotools summarises 100 only, got {self.max_detections}; "
+                "use faster_coco_eval"
             )
+
+
+def ground_truths(annotations: Annotations, indices: Iterable[int]) -> list[GroundTruth]:
+    """What the annotations say about the pictures at these positions, as they stand in the file."""
+    truths = []
+    for index in indices:
+        rows = annotations.rows(index)
+        truths.append(
+            GroundTruth(
+                boxes=torch.from_numpy(annotations.boxes[rows].copy()),
+                labels=torch.from_numpy(annotations.labels[rows].astype("int64")),
+                ignore=torch.from_numpy(annotations.ignore[rows].copy()),
+                area=torch.from_numpy(annotations.areas[rows].copy()),
+            )
+        )
+    return truths
 
 
 def _number(value: Tensor | float) -> float | None:
@@ -99,8 +117,8 @@ def evaluate(
         settings: recorded beside the numbers.
 
     Returns:
-        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²), mar (recall at
-        max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings, and
+        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²),
+        mar         (recall at max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings, and
         curves {recall, precision {name: values at IoU .50}}. None stands where there is no ground truth to find.
 
     Raises:
@@ -178,14 +196,14 @@ def _check(
     stray = sorted(set(detections) - set(ground_truths))
     if stray:
         raise ValueError(
-            f"picture {stray[0]}: expected its ground truth beside its detections, got none ({len(stray)} such pictures)"
+            f"picture {stray[0]}: expected ground truth beside detections, got none ({len(stray)} such ones)"
         )
     for kind, labels in (("detection", detections), ("ground truth", ground_truths)):
         for image_id, entry in labels.items():
             if len(entry.labels) and int(entry.labels.max()) >= num_classes:
                 raise ValueError(
-                    f"picture {image_id}: {kind} has label {int(entry.labels.max())}, expected one below {num_classes}; "
-                    "the class list does not fit the data"
+                    f"picture {image_id}: {kind} has label {int(entry.labels.max())}, expected one below "
+                    f"{num_classes}; the class list does not fit the data"
                 )
 
 

@@ -1,6 +1,5 @@
-"""Train a detector on a data set and leave a run folder behind."""
+"""Train a detector, or measure one: the two functions that the commands and other programs call."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,19 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from boxmatch.errors import CheckpointError, ProcessLostError
 from boxmatch.metrics import EvaluationSettings
 from boxmatch.training.callbacks import SaveCheckpoints, WriteMetrics
+from boxmatch.training.checkpoint_io import read_newest
+from boxmatch.training.guard import RunStopped, StepGuard, StopRequest
 from boxmatch.training.lit import LitDetector
+from boxmatch.training.logs import Logs
 from boxmatch.training.options import EMAOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
+from boxmatch.training.random_state import RandomStates
+from boxmatch.training.record import run_record
 from boxmatch.training.run_folder import RunFolder
+from boxmatch.training.run_log import is_first_process, run_log, say
+from boxmatch.training.trainer import make_loggers, make_trainer
 
 __all__ = [
     "EMAOptions",
@@ -24,6 +31,7 @@ __all__ = [
     "ScheduleOptions",
     "TrainerOptions",
     "fit",
+    "validate",
 ]
 
 
@@ -53,37 +61,172 @@ def fit(
     ema: EMAOptions | None = None,
     trainer: TrainerOptions | None = None,
     evaluation: EvaluationSettings | None = None,
-    output: Path | str,
+    output: Path | str | None = None,
     seed: int = 0,
     resume: Path | str | None = None,
 ) -> RunResult:
-    """Train a detector, evaluate it after every epoch, keep the best and the last state."""
-    pl.seed_everything(seed, verbose=False)
+    """Train a detector, evaluate it after every epoch, keep the best and the last state.
+
+    Args:
+        detector: with `losses`, `predict` and `class_names` as `boxmatch.models.Detector` has them.
+        data: with loaders of `Batch` and `annotations(split)` as `boxmatch.data.module.DataModule` has them.
+        optimizer: optimiser and learning rate.
+        schedule: course of the learning rate.
+        ema: average of the weights, which is what gets evaluated and kept.
+        trainer: devices, length, precision, logs.
+        evaluation: backend and limits of the metric.
+        output: run folder; must not hold a run.
+        seed: of the random streams of training (the data have their own).
+        resume: folder of a stopped run, which is continued there; the same as `output` where both are given.
+
+    Raises:
+        CheckpointError: the folder is in use or taken, or the run cannot be continued.
+        DivergedError: a loss term or gradient was not finite.
+        ProcessLostError: another process of a distributed run is gone.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the step was finished and saved.
+    """
+    folder = _folder(output, resume)
     options = trainer or TrainerOptions()
-    folder = RunFolder(Path(output))
-    folder.create()
-    module = LitDetector(detector, optimizer=optimizer, schedule=schedule, ema=ema, settings=evaluation)
-    metrics = WriteMetrics(folder)
-    callbacks = [metrics, SaveCheckpoints(folder, metrics, options.checkpoint_every_n_steps)]
-    runner = pl.Trainer(**trainer_arguments(options, folder, callbacks))
-    checkpoint = None if resume is None else RunFolder(Path(resume)).last
-    runner.fit(module, datamodule=data, ckpt_path=checkpoint)
+    if options.channels_last:
+        detector = detector.to(memory_format=torch.channels_last)
+    optimizer, schedule, ema = (
+        optimizer or OptimizerOptions(),
+        schedule or ScheduleOptions(),
+        ema or EMAOptions(),
+    )
+    settings = {"optimizer": optimizer, "schedule": schedule, "ema": ema, "trainer": options, "seed": seed}
+    with folder.occupied(resume is not None), run_log(folder.log):
+        module = LitDetector(
+            detector,
+            optimizer=optimizer,
+            schedule=schedule,
+            ema=ema,
+            evaluation=evaluation,
+            channels_last=options.channels_last,
+            record=run_record(detector, data, settings),
+        )
+        metrics = _run(module, data, options, folder, seed, resume is not None)
+        _draw(folder)
     return RunResult(folder.root, metrics.last or {}, metrics.best or {}, module.evaluated)
 
 
-def trainer_arguments(
-    options: TrainerOptions, folder: RunFolder, callbacks: list[pl.Callback]
+def _folder(output: Path | str | None, resume: Path | str | None) -> RunFolder:
+    root = resume if resume is not None else output
+    if root is None:
+        raise ValueError("expected output or resume, got neither; give the folder the run is written into")
+    if output is not None and Path(output).resolve() != Path(root).resolve():
+        raise ValueError(
+            f"a resumed run continues in its own folder {root}, got output {output}; leave output out"
+        )
+    return RunFolder(root)
+
+
+def _run(
+    module: LitDetector,
+    data: pl.LightningDataModule,
+    options: TrainerOptions,
+    folder: RunFolder,
+    seed: int,
+    resume: bool,
+) -> WriteMetrics:
+    """Put the Trainer together, run it, and say in our words how it ended."""
+    if resume:
+        _announce(folder)
+    loggers = make_loggers(options, folder)
+    metrics = WriteMetrics(folder, Logs(folder, loggers), options.log_every_n_steps)
+    with StopRequest() as request:
+        guard = StepGuard(folder, request)
+        saving = SaveCheckpoints(folder, metrics, guard, options.checkpoint_every_n_steps)
+        runner = make_trainer(options, folder, [RandomStates(seed), metrics, guard, saving], loggers)
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=folder.last if resume else None)
+        except RunStopped:
+            say(f"stopped and saved; continue with: boxmatch train --resume {folder.root}")
+            raise KeyboardInterrupt from None
+        except SystemExit:
+            # The Trainer answers a second Ctrl-C with exit code 1.
+            say(
+                f"stopped at once; {folder.last} is the state to continue from"
+                if folder.last.exists()
+                else "stopped"
+            )
+            raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if runner.world_size > 1 and _is_lost_process(error):
+                raise ProcessLostError(
+                    f"rank {runner.global_rank} of {runner.world_size}: another process is gone at step "
+                    f"{runner.global_step} ({str(error).splitlines()[0]}); its output says why. Continue "
+                    f"with --resume {folder.root}"
+                ) from error
+            raise
+    return metrics
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return any(
+        word in text for word in ("connection reset", "connection closed", "broken pipe", "nccl", "gloo")
+    )
+
+
+def _announce(folder: RunFolder) -> None:
+    """Say where a resumed run goes on, and from which file.
+
+    Raises:
+        CheckpointError: no checkpoint can be read.
+    """
+    checkpoint, source, problem = read_newest(folder.last)
+    if problem is not None:
+        say(f"{problem}; using {source}")
+    epoch, step = checkpoint.get("epoch"), checkpoint.get("global_step")
+    if not isinstance(epoch, int) or not isinstance(step, int):
+        raise CheckpointError(
+            f"{source} holds weights but no state of a training; start a new run from it instead"
+        )
+    say(f"resuming {folder.root} in epoch {epoch + 1}, after step {step}")
+
+
+def _draw(folder: RunFolder) -> None:
+    """Curves of the run as pictures; a run that was never evaluated has none."""
+    if not is_first_process() or not folder.epochs.exists():
+        return
+    from boxmatch.visualize import draw_curves, draw_pr_curves
+
+    draw_curves(folder.root).savefig(folder.root / "curves.png")
+    if folder.curves.exists():
+        draw_pr_curves(folder.root).savefig(folder.root / "pr_curves.png")
+
+
+def validate(
+    detector: nn.Module,
+    data: pl.LightningDataModule,
+    *,
+    split: str = "val",
+    trainer: TrainerOptions | None = None,
+    evaluation: EvaluationSettings | None = None,
+    output: Path | str = ".",
 ) -> dict[str, Any]:
-    """Keyword arguments of lightning.Trainer for these options."""
-    own = {"checkpoint_every_n_steps", "channels_last", "progress", "tensorboard", "extra"}
-    arguments = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in own}
-    arguments |= {
-        "callbacks": callbacks,
-        "default_root_dir": folder.root,
-        "enable_progress_bar": options.progress,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-    }
-    torch.backends.cudnn.benchmark = False
-    return arguments | dict(options.extra)
+    """Measure a detector on one split; the same numbers as during training, also on several processes.
+
+    Args:
+        detector: as for `fit`, with the weights to measure.
+        data: as for `fit`.
+        split: "val" or "test".
+        trainer: devices and precision.
+        evaluation: backend and limits of the metric.
+        output: folder for what the Trainer might write; nothing, as a rule.
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in ("val", "test"):
+        raise ValueError(f"split: expected val or test, got {split!r}")
+    options = trainer or TrainerOptions()
+    module = LitDetector(
+        detector, ema=EMAOptions("none"), evaluation=evaluation, channels_last=options.channels_last
+    )
+    with run_log(None):
+        runner = make_trainer(options, RunFolder(output), [], [])
+        loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+        runner.validate(module, dataloaders=loader, verbose=False)
+    return module.result or {}

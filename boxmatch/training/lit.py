@@ -1,18 +1,24 @@
-"""The LightningModule: one training step, one evaluation, the optimiser and the average of the weights."""
+"""The LightningModule: one training step, one evaluation, and the average of the weights that follows."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
+from torch import Tensor
 
-from boxmatch.metrics import EvaluationSettings, MeanPrecision
+from boxmatch.data.annotations import Annotations
+from boxmatch.data.batch import Batch
+from boxmatch.metrics import EvaluationSettings, MeanPrecision, ground_truths
+from boxmatch.structures import Detections
 from boxmatch.training.ema import average_of, decay_at, update_average
+from boxmatch.training.optimizers import make_optimizer, peak_rate
 from boxmatch.training.options import EMAOptions, OptimizerOptions, ScheduleOptions
+from boxmatch.training.record import check_record
+from boxmatch.training.run_log import say
 from boxmatch.training.schedules import StepSchedule
 
 
@@ -20,21 +26,25 @@ class LitDetector(pl.LightningModule):
     """Trains a detector whose `losses(images, targets)` is a dict of weighted terms.
 
     Args:
-        detector: the network that is trained.
+        detector: the network that is trained; any module with `losses`, `predict` and `class_names`.
         optimizer: optimiser and learning rate.
         schedule: course of the learning rate.
         ema: average of the weights; where there is one, it is what gets evaluated.
-        settings: backend of the evaluation; thresholds are filled in from the detector.
+        evaluation: backend and limits; thresholds that are None are read from the detector.
+        channels_last: hand the pictures over in channels-last memory order.
+        record: what a resumed run must have in common with this one, as plain values; travels in checkpoints.
     """
 
     def __init__(
         self,
-        detector: nn.Module,
+        detector: Any,
         *,
         optimizer: OptimizerOptions | None = None,
         schedule: ScheduleOptions | None = None,
         ema: EMAOptions | None = None,
-        settings: EvaluationSettings | None = None,
+        evaluation: EvaluationSettings | None = None,
+        channels_last: bool = False,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -42,49 +52,57 @@ class LitDetector(pl.LightningModule):
         self.schedule = schedule or ScheduleOptions()
         self.ema = ema or EMAOptions()
         # A sub-module, so that checkpoints, devices and memory formats treat it like the live weights.
-        self.average: nn.Module | None = None if self.ema.kind == "none" else average_of(detector)
-        self.metric = MeanPrecision(detector.class_names, settings)
-        self.last_terms: dict[str, Tensor] = {}
+        self.average: Any = None if self.ema.kind == "none" else average_of(detector)
+        self.metric = MeanPrecision(detector.class_names, _with_thresholds(evaluation, detector))
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.record = dict(record or {})
+        self.terms: tuple[tuple[str, ...], Tensor] | None = None
+        self.values: dict[str, float] | None = None
+        self.gradient_norm = torch.full((), math.nan)
         self.result: dict[str, Any] | None = None
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Any:
         """The detector that is evaluated and kept: the average where there is one."""
         return self.detector if self.average is None else self.average
 
-    def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        """Sum of the loss terms; the terms stay in `last_terms` for the callbacks."""
-        terms = self.detector.losses(batch.images, batch.targets)
-        self.last_terms = {name: term.detach() for name, term in terms.items()}
-        return torch.stack(list(terms.values())).sum()
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Copy while the device still computes; the batch knows which of its parts belong there."""
+        return batch.to(device, non_blocking=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Sum of the loss terms."""
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        terms = self.detector.losses(images, batch.targets)
+        stacked = torch.stack(list(terms.values()))
+        self.terms, self.values = (tuple(terms), stacked.detach()), None
+        return stacked.sum()
+
+    def read_terms(self) -> dict[str, float]:
+        """Loss terms of the last step as numbers; the first call of a step waits for the device."""
+        if self.values is None and self.terms is not None:
+            names, stacked = self.terms
+            self.values = dict(zip(names, stacked.tolist(), strict=True))
+        return self.values or {}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser over the live weights and a schedule that moves it at every step."""
-        rate, rule = self._peak_rate()
+        trainer = self.trainer
+        total = int(trainer.estimated_stepping_batches)
+        batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 1)
+        pictures = batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        rate, rule = peak_rate(self.options, trainer.world_size, pictures)
+        warmup = self.schedule.warmup_epochs * math.ceil(
+            trainer.num_training_batches / trainer.accumulate_grad_batches
+        )
+        say(
+            f"learning rate {rate:g} = {rule}; {self.schedule.name} over {total} steps of {pictures} "
+            f"pictures, {min(round(warmup), total)} of them warm-up"
+        )
         optimizer = make_optimizer(self.detector, self.options, rate)
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        warmup = self.schedule.warmup_epochs * total / max(epochs, 1)
-        rank_zero_info(
-            f"learning rate {rate:g} = {rule}; {self.schedule.name} over {total} steps, {warmup:g} of warm-up"
-        )
         schedule = StepSchedule(optimizer, self.schedule, total, warmup)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _peak_rate(self) -> tuple[float, str]:
-        """Peak learning rate for this number of processes, and how it came about."""
-        options, processes = self.options, self.trainer.world_size
-        factor = 1.0 if options.name == "sgd" else 0.1
-        if options.reference_batch_size is None:
-            rate = options.base_lr * factor * processes
-            return rate, f"{options.base_lr:g} × {factor:g} ({options.name}) × {processes} process(es)"
-        per_process = getattr(self.trainer.datamodule, "batch_size", None) or 1
-        samples = per_process * self.trainer.accumulate_grad_batches * processes
-        rate = options.base_lr * factor * samples / options.reference_batch_size
-        return rate, (
-            f"{options.base_lr:g} × {factor:g} ({options.name}) × {samples} pictures per step / "
-            f"{options.reference_batch_size}"
-        )
+        each_step: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": each_step}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the weights, then let the average follow."""
@@ -102,53 +120,55 @@ class LitDetector(pl.LightningModule):
             for buffer in self.evaluated.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validation_step(self, batch: Any, batch_index: int) -> None:
-        """Detections of a batch in file pixels, next to the annotations."""
-        found = batch.restore(self.evaluated.predict(batch.images))
-        self.metric.update(batch.image_id, found, self.trainer.datamodule.ground_truths(batch))
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Detections of a batch in the file's own pixels, next to its annotations."""
+        found = self.evaluated.predict(batch.images.contiguous(memory_format=self.memory_format))
+        restored = [
+            Detections(batch.restore_boxes(one.boxes, number), one.scores, one.labels)
+            for number, one in enumerate(found)
+        ]
+        indices = batch.index.tolist()
+        self.metric.update(
+            indices, restored, ground_truths(_annotations(self.trainer.val_dataloaders), indices)
+        )
 
     def on_validation_epoch_end(self) -> None:
-        """Evaluate over all processes; the numbers go to the logs, the whole result to `result`."""
-        result = self.metric.compute()
+        """Evaluate over all processes and leave the numbers in `result`."""
+        self.result = self.metric.compute()
         self.metric.reset()
-        self.result = result
-        for name in ("map", "map_50", "map_75"):
-            value = result[name]
-            self.log(
-                f"val/{name}",
-                math.nan if value is None else value,
-                prog_bar=name != "map_75",
-                rank_zero_only=False,
-            )
+
+    def picture_names(self, batch: Batch) -> list[str]:
+        """File names of a training batch (of the first picture, for a mosaic)."""
+        annotations = _annotations(self.trainer.train_dataloader)
+        return [annotations.name(index) for index in batch.index.tolist()]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the record beside the weights."""
+        checkpoint["boxmatch"] = {**self.record, "class_names": list(self.detector.class_names)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the records before any weight is loaded.
+
+        Raises:
+            CheckpointError: classes, data or network differ.
+        """
+        check_record(
+            checkpoint.get("boxmatch"), {**self.record, "class_names": list(self.detector.class_names)}
+        )
 
 
-def make_optimizer(module: nn.Module, options: OptimizerOptions, rate: float) -> Optimizer:
-    """The optimiser over all weights that take a gradient.
-
-    Raises:
-        ValueError: no weight takes a gradient.
-    """
-    weights = [p for p in module.parameters() if p.requires_grad]
-    if not weights:
-        raise ValueError("expected weights to train, got a detector with all of them frozen; unfreeze some")
-    decay = options.weight_decay
-    if decay is None:
-        # sgd: the reference's value; adamw: PyTorch's default; adam: none, as in the reference.
-        decay = {"sgd": 1e-4, "adamw": 0.01, "adam": 0.0}[options.name]
-    groups = _groups(weights, decay, options.decay_norm_and_bias)
-    if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov)
-    kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=(options.momentum, 0.999))
+def _annotations(loader: Any) -> Annotations:
+    """What the pictures of a loader show, according to their files."""
+    return loader.dataset.annotations
 
 
-def _groups(weights: Iterable[Tensor], decay: float, decay_vectors: bool) -> list[dict[str, Any]]:
-    """Weights that decay and, if vectors are spared, those that do not."""
-    weights = list(weights)
-    if decay_vectors or decay == 0:
-        return [{"params": weights, "weight_decay": decay}]
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _with_thresholds(settings: EvaluationSettings | None, detector: Any) -> EvaluationSettings:
+    """The settings with what the detector's post-processing does."""
+    settings = settings or EvaluationSettings()
+    postprocess = getattr(detector, "postprocess", None)
+    score, iou = settings.score_threshold, settings.nms_iou
+    return replace(
+        settings,
+        score_threshold=getattr(postprocess, "score_threshold", None) if score is None else score,
+        nms_iou=getattr(postprocess, "nms_iou", None) if iou is None else iou,
+    )

@@ -1,4 +1,4 @@
-"""The settings of a training run that travel together: optimiser, schedule, average of the weights, Trainer."""
+"""The settings of a training run: optimiser, schedule, average of the weights, Trainer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ class OptimizerOptions:
 
     Args:
         name: adam, adamw or sgd.
-        base_lr: learning rate before scaling; the peak rate is base_lr × number of processes, × 0.1 for adam and adamw.
+        base_lr: learning rate before scaling; the peak is base_lr × processes, × 0.1 for adam and adamw.
         momentum: momentum of sgd, beta1 of adam and adamw (a schedule that cycles momentum overrides it).
         weight_decay: decay per step; None means 1e-4 for sgd, 0.01 for adamw, 0 for adam.
         decay_norm_and_bias: decay also vectors (norm scales, biases); False spares them.
         nesterov: look-ahead momentum of sgd.
-        reference_batch_size: None keeps the rule above; a number makes the rate follow the samples per step instead
-            (base_lr × batch size × accumulation × processes / this).
+        reference_batch_size: None keeps the rule above; with a number the rate follows the pictures per step
+            (base_lr × batch size × accumulation × processes / this) instead of the processes.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -49,12 +49,13 @@ class ScheduleOptions:
     Args:
         name: one_cycle (cosine up, cosine down), cosine, step or linear; all but one_cycle warm up linearly.
         warmup_epochs: epochs of rising rate; as long as the run or longer means the rate only rises.
-        start_fraction: rate of the first step as a part of the peak (one_cycle of PyTorch: 1 / 25).
-        final_fraction: rate of the last step as a part of the peak (one_cycle of PyTorch: 1 / 25e4); not for step.
+        start_fraction: rate of the first step as a part of the peak (PyTorch's one-cycle: 1 / 25).
+        final_fraction: rate of the last step as a part of the peak (PyTorch's one-cycle: 1 / 25e4).
         cycle_momentum: momentum (beta1 of adam) runs max → min → max against the rate, one_cycle only.
         max_momentum: momentum where the rate is lowest.
         min_momentum: momentum where the rate is highest.
-        milestones: parts of the run after which the rate is multiplied by `gamma`, step only.
+        milestones: parts of the run after which the rate is multiplied by `gamma`, which for step takes the place
+            of `final_fraction`.
         gamma: factor at each milestone, step only.
     """
 
@@ -96,7 +97,7 @@ class EMAOptions:
     Args:
         kind: none; linear_ramp (decay of step k is k / total steps, the reference's rule); constant.
         decay: decay of constant once warmed up.
-        warmup_steps: constant only: decay of step k is decay · (1 − exp(−(k + 1) / warmup_steps)); 0 starts at full decay.
+        warmup_steps: constant only; the decay of step k is × (1 − exp(−(k + 1) / warmup_steps)), 0 for none.
     """
 
     kind: Literal["none", "linear_ramp", "constant"] = "linear_ramp"
@@ -133,7 +134,7 @@ class TrainerOptions:
         channels_last: weights and pictures in channels-last memory order.
         check_val_every_n_epoch: epochs between two evaluations; the last epoch is always evaluated.
         log_every_n_steps: steps between two rows in the logs.
-        checkpoint_every_n_steps: steps between two writes of last.ckpt within an epoch; 0 writes at epoch ends only.
+        checkpoint_every_n_steps: steps between two writes of last.ckpt within an epoch; 0 for its end only.
         limit_train_batches: batches (int) or part (float) of each training epoch; None takes all.
         limit_val_batches: batches (int) or part (float) of each evaluation; None takes all.
         deterministic: ask PyTorch for deterministic kernels (on the CPU they always are).

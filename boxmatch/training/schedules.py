@@ -20,8 +20,8 @@ def _linear(start: float, end: float, part: float) -> float:
 def position(step: int, total: int, warmup: float) -> tuple[bool, float]:
     """Whether step `step` of `total` still warms up, and the part in [0, 1] of that phase that is done.
 
-    The peak is reached at step `warmup` − 1, and the last step (`total` − 1) ends the second phase, as in PyTorch's
-    OneCycleLR; a warm-up as long as the run or longer peaks on the last step, and steps past the end stay there.
+    The peak is at step `warmup` − 1, and the last step (`total` − 1) ends the second phase, as in PyTorch's
+    OneCycleLR; a warm-up as long as the run or longer peaks on the last step; steps past the end stay there.
     """
     last = max(total - 1, 1)
     peak = min(warmup - 1, last)
@@ -88,7 +88,7 @@ class StepSchedule(LRScheduler):
                 else:
                     group["momentum"] = value
         factor = rate_factor(self.options, step, self.total, self.warmup)
-        return [base * factor for base in self.base_lrs]
+        return [float(base) * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the peak rates: the shape comes from the options."""
