@@ -25,8 +25,8 @@ from boxmatch.postprocess import PostProcess
 _FORMAT = "boxmatch detector 1"
 _FILE = "detector.safetensors"
 
-# The parts of a detector: where the names of their classes are looked up, and what they must be. A file can name
-# nothing else.
+# The parts of a detector: where the names of their classes are looked up, and what they must be. A file can
+# name nothing else.
 _ROOMS: Mapping[str, tuple[ModuleType, type]] = {
     "assigner": (assign, Assigner),
     "coder": (coders, GridCoder),
@@ -150,8 +150,8 @@ def _find(kind: str, name: str, room: ModuleType, base: type) -> Any:
     found = getattr(room, str(name), None)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise ValueError(
-            f"the file names the {kind} {name!r}, which boxmatch {boxmatch.__version__} does not have; a part of "
-            f"your own is passed in: load_detector(path, {kind}=...)"
+            f"the file names the {kind} {name!r}, which boxmatch {boxmatch.__version__} does not have; a "
+            f"part of your own is passed in: load_detector(path, {kind}=...)"
         )
     return found
 
@@ -187,7 +187,7 @@ def _digest(description: str, weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

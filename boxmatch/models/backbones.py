@@ -153,11 +153,7 @@ def _cut(network: nn.Module, channel_sparsity: float, rescale: bool) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             kept = int(module.num_features * channel_sparsity)
             module.num_features = kept
-            module.weight, module.bias = (
-                nn.Parameter(module.weight[:kept].clone()),
-                nn.Parameter(module.bias[:kept].clone()),
-            )
-            module.running_mean, module.running_var = (
-                module.running_mean[:kept].clone(),
-                module.running_var[:kept].clone(),
-            )
+            module.weight = nn.Parameter(module.weight[:kept].clone())
+            module.bias = nn.Parameter(module.bias[:kept].clone())
+            for name in ("running_mean", "running_var"):
+                setattr(module, name, getattr(module, name)[:kept].clone())

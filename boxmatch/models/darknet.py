@@ -5,9 +5,6 @@ from torch import Tensor, nn
 
 from boxmatch.models.blocks import Activation, conv_block
 
-# Residual blocks per stage, YOLOv3 (Redmon & Farhadi 2018), table 1.
-_BLOCKS = (1, 2, 8, 8, 4)
-
 
 class Residual(nn.Module):
     """1×1 to half the channels, 3×3 back, plus the input; no activation after the sum."""
@@ -45,14 +42,16 @@ class Darknet(nn.Module):
             conv_block(3, base, 3, activation=activation),
             conv_block(base, 2 * base, 3, stride=2, activation=activation),
         )
-        for stage, blocks in enumerate(_BLOCKS, start=1):
-            width = base * 2**stage
-            residuals = nn.Sequential(*(Residual(width, activation=activation) for _ in range(blocks)))
-            self.add_module(f"stage{stage}", residuals)
-            if stage < len(_BLOCKS):
-                self.add_module(
-                    f"down{stage}", conv_block(width, 2 * width, 3, stride=2, activation=activation)
-                )
+        # Blocks per stage: Redmon & Farhadi 2018 (YOLOv3), table 1.
+        self.stage1 = _stage(2 * base, 1, activation)
+        self.down1 = _halve(2 * base, activation)
+        self.stage2 = _stage(4 * base, 2, activation)
+        self.down2 = _halve(4 * base, activation)
+        self.stage3 = _stage(8 * base, 8, activation)
+        self.down3 = _halve(8 * base, activation)
+        self.stage4 = _stage(16 * base, 8, activation)
+        self.down4 = _halve(16 * base, activation)
+        self.stage5 = _stage(32 * base, 4, activation)
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
@@ -62,6 +61,15 @@ class Darknet(nn.Module):
         c3 = self.stage3(self.down2(self.stage2(shallow)))
         c4 = self.stage4(self.down3(c3))
         return c3, c4, self.stage5(self.down4(c4))
+
+
+def _stage(channels: int, blocks: int, activation: Activation) -> nn.Sequential:
+    return nn.Sequential(*(Residual(channels, activation=activation) for _ in range(blocks)))
+
+
+def _halve(channels: int, activation: Activation) -> nn.Sequential:
+    """Half the size, twice the channels."""
+    return conv_block(channels, 2 * channels, 3, stride=2, activation=activation)
 
 
 def darknet_channels(channel_sparsity: float) -> tuple[int, int, int]:

@@ -43,16 +43,11 @@ class AnchorHead(nn.Module):
         self.values = 5 + num_classes  # objectness, tx, ty, tw, th, class logits
         self.heads = nn.ModuleList(nn.Conv2d(c, anchors * self.values, 1, bias=bias) for c in channels)
         if bias:
-            self._start_bias(prior_probability)
-
-    @torch.no_grad()
-    def _start_bias(self, prior_probability: float | None) -> None:
-        for head in self.heads:
-            head.bias.zero_()
+            start = torch.zeros(anchors, self.values)
             if prior_probability is not None:
-                head.bias.view(self.anchors, self.values)[:, 0] = -math.log(
-                    (1 - prior_probability) / prior_probability
-                )
+                start[:, 0] = -math.log((1 - prior_probability) / prior_probability)
+            for head in self.heads:
+                head.bias = nn.Parameter(start.flatten().clone())
 
     def forward(
         self, features: Sequence[Float[Tensor, "B _C _H _W"]]

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+from boxmatch.assign import AllGrid, NearbyGrid, SingleGrid
+from boxmatch.assign.grid import GridAssigner
 from boxmatch.coders import GridMethod
 from boxmatch.losses.yolo import YOLOLoss
 from boxmatch.models.yolo import YOLO, Backbone
@@ -37,7 +38,7 @@ def simple_yolo(
     Source: zh320/simple-yolo-pytorch, commit 0b61f0a, `configs/my_config.py`. Deviation: its assignment bugs
     are repaired, see `docs/methods/grid.md`.
     """
-    assigners: dict[str, type[Assigner]] = {
+    assigners: dict[str, type[GridAssigner]] = {
         "single_grid": SingleGrid,
         "nearby_grid": NearbyGrid,
         "all_grid": AllGrid,

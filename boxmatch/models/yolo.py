@@ -150,9 +150,12 @@ def method_of(assigner: Assigner) -> GridMethod:
     Raises:
         ValueError: the assigner is none of the grid methods, so the choice must be made by hand.
     """
-    for kind, method in ((SingleGrid, "single_grid"), (NearbyGrid, "nearby_grid"), (AllGrid, "all_grid")):
-        if isinstance(assigner, kind):
-            return method
+    if isinstance(assigner, SingleGrid):
+        return "single_grid"
+    if isinstance(assigner, NearbyGrid):
+        return "nearby_grid"
+    if isinstance(assigner, AllGrid):
+        return "all_grid"
     raise ValueError(
         f"{type(assigner).__name__} does not say how far a box may lie from its cell; give method: "
         "single_grid (in the cell), nearby_grid (in it or a neighbour) or all_grid (anywhere in the picture)"

@@ -68,16 +68,18 @@ def test_bytes_that_are_no_weights_are_called_damaged(tmp_path: Path) -> None:
         read_weights(tmp_path / "page.pth")
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(2)], ids=str)
+@pytest.mark.parametrize(
+    "content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(2)], ids=str
+)
 def test_a_file_without_named_tensors_says_what_it_holds(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="expected named tensors in .* got a "):
+    with pytest.raises(ValueError, match=r"expected named tensors in .* got a "):
         read_weights(tmp_path / "weights.pth")
 
 
 def test_a_plain_pickle_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(pickle.dumps(Dangerous(), protocol=2))
-    with pytest.raises(ValueError, match="weights.pth"):
+    with pytest.raises(ValueError, match=r"weights\.pth"):
         read_weights(tmp_path / "weights.pth")
 
 

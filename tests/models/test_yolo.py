@@ -17,7 +17,10 @@ def yolo(backbone: str, channel_sparsity: float, num_classes: int = 20, **option
     """A network without memory, for counting."""
     with torch.device("meta"):
         return YOLO(
-            [f"c{i}" for i in range(num_classes)], backbone=backbone, channel_sparsity=channel_sparsity, **options
+            [f"c{i}" for i in range(num_classes)],
+            backbone=backbone,
+            channel_sparsity=channel_sparsity,
+            **options,
         )
 
 
@@ -51,7 +54,9 @@ def test_parameter_counts_are_those_of_the_reference(
     ("backbone", "channel_sparsity", "count"),
     [("resnet34", 1.0, 23940288), ("resnet50", 1.0, 64997952), ("resnet101", 0.75, 47328432)],
 )
-def test_larger_networks_have_the_reference_counts_too(backbone: str, channel_sparsity: float, count: int) -> None:
+def test_larger_networks_have_the_reference_counts_too(
+    backbone: str, channel_sparsity: float, count: int
+) -> None:
     assert yolo(backbone, channel_sparsity).num_parameters == count
 
 
@@ -63,7 +68,9 @@ def test_state_has_the_reference_number_of_entries(backbone: str, entries: int) 
 
 
 @pytest.mark.parametrize(("backbone", "channel_sparsity"), [("resnet18", 0.75), ("darknet", 0.5)])
-def test_state_names_order_and_shapes_are_those_of_the_reference(backbone: str, channel_sparsity: float) -> None:
+def test_state_names_order_and_shapes_are_those_of_the_reference(
+    backbone: str, channel_sparsity: float
+) -> None:
     file = KEYS / f"yolo_{backbone}_{channel_sparsity}.txt"
     if not file.is_file():
         pytest.skip(f"no key list at {file}")
@@ -89,7 +96,7 @@ class Nobody(Assigner):
 
 
 def test_an_assigner_of_ones_own_needs_the_method_named() -> None:
-    with pytest.raises(ValueError, match="Nobody does not say .* give method: single_grid"):
+    with pytest.raises(ValueError, match=r"Nobody does not say .* give method: single_grid"):
         yolo("resnet18", 0.25, assigner=Nobody())
     assert yolo("resnet18", 0.25, assigner=Nobody(), method="all_grid").coder.method == "all_grid"
 
@@ -102,7 +109,9 @@ def test_coder_and_method_together_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "anchors", [[], [[(1.0, 1.0)]] * 2, [[(1.0, 1.0)], [(1.0, 1.0)], [(1.0, 1.0), (2.0, 2.0)]], [[], [], []]], ids=str
+    "anchors",
+    [[], [[(1.0, 1.0)]] * 2, [[(1.0, 1.0)], [(1.0, 1.0)], [(1.0, 1.0), (2.0, 2.0)]], [[], [], []]],
+    ids=str,
 )
 def test_anchors_must_be_equally_many_for_three_strides(anchors: list[list[tuple[float, float]]]) -> None:
     with pytest.raises(ValueError, match="same number of anchors"):
@@ -134,7 +143,10 @@ def test_rows_follow_level_row_column_anchor() -> None:
         torch.tensor(
             [
                 [
-                    [[[10000 * i + 1000 * a + 100 * y + 10 * x + k for k in range(7)] for x in range(w)] for y in range(h)]
+                    [
+                        [[10000 * i + 1000 * a + 100 * y + 10 * x + k for k in range(7)] for x in range(w)]
+                        for y in range(h)
+                    ]
                     for a in range(3)
                 ]
             ],
