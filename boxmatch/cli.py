@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = explain(error)
         if show_traceback or message is None:
             traceback.print_exc()
-        print(f"boxmatch {arguments[0]}: {message or 'this is a fault of boxmatch, please report it'}", file=sys.stderr)
+        print(
+            f"boxmatch {arguments[0]}: {message or 'this is a fault of boxmatch, please report it'}",
+            file=sys.stderr,
+        )
         return code
 
 

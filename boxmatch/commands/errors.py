@@ -2,6 +2,8 @@
 
 import errno
 
+from boxmatch.errors import CheckpointError, DataError, DivergedError, ProcessLostError
+
 EXIT_FAULT = 1
 EXIT_USAGE = 2
 EXIT_DATA = 3
@@ -12,7 +14,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UsageError(Exception):
-    """Something on the command line or in a configuration file is wrong; the text says what and what to write instead."""
+    """Something on the command line or in a configuration is wrong; the text says what to write instead."""
 
 
 class CommandError(Exception):
@@ -28,38 +30,40 @@ class CommandError(Exception):
         self.code = code
 
 
-# By name, so that naming an exit code does not import torch; `explain` looks through the base classes too.
-CODES = {
-    "UsageError": EXIT_USAGE,
-    "DataError": EXIT_DATA,
-    "CheckpointError": EXIT_CHECKPOINT,
-    "DivergedError": EXIT_DIVERGED,
-    "MemoryError": EXIT_ENVIRONMENT,
-    "OutOfMemoryError": EXIT_ENVIRONMENT,
-    "ImportError": EXIT_ENVIRONMENT,
-    "FileNotFoundError": EXIT_DATA,
-    "ValueError": EXIT_USAGE,
-}
+# The first class that fits decides, so the special ones come before ValueError, which they are too.
+CODES: tuple[tuple[type[Exception], int], ...] = (
+    (UsageError, EXIT_USAGE),
+    (DataError, EXIT_DATA),
+    (CheckpointError, EXIT_CHECKPOINT),
+    (DivergedError, EXIT_DIVERGED),
+    (ProcessLostError, EXIT_ENVIRONMENT),
+    (MemoryError, EXIT_ENVIRONMENT),
+    (ModuleNotFoundError, EXIT_ENVIRONMENT),
+    (FileNotFoundError, EXIT_DATA),
+    (ValueError, EXIT_USAGE),
+)
 
-ENVIRONMENT_ERRORS = {
+ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --output",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --output",
     errno.EACCES: "no permission; choose another folder with --output",
     errno.EROFS: "the folder cannot be written; choose another one with --output",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --output",
 }
 
 
 def explain(error: Exception) -> tuple[int, str | None]:
-    """Exit code and message of an error; no message when the error is a fault of ours and needs its traceback."""
+    """Exit code and message of an error; no message for a fault of ours, which needs its traceback."""
     if isinstance(error, CommandError):
         return error.code, str(error)
-    if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRORS:
-        return EXIT_ENVIRONMENT, f"{error}: {ENVIRONMENT_ERRORS[error.errno]}"
-    if isinstance(error, FileNotFoundError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in ADVICE:
+        return EXIT_ENVIRONMENT, f"{error}: {ADVICE[error.errno]}"
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
         return EXIT_DATA, f"there is no file or folder {error.filename}"
-    for base in type(error).__mro__:
-        if base.__name__ in CODES:
-            return CODES[base.__name__], str(error) or base.__name__
+    if "out of memory" in str(error):
+        return EXIT_ENVIRONMENT, f"{error}\nMake --data.batch_size or --data.image_size smaller."
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        return EXIT_ENVIRONMENT, f"a process that reads the pictures has died: {error}; try --data.workers 0"
+        return EXIT_ENVIRONMENT, f"a process that reads pictures has died: {error}; try --data.workers 0"
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            return code, str(error) or kind.__name__
     return EXIT_FAULT, None

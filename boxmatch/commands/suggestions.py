@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
@@ -16,11 +17,20 @@ def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
 def advice(word: str, valid: Iterable[str]) -> str:
     """A sentence with the nearest valid words, or with all of them when none is near."""
     names = sorted(set(valid))
+    if word in names:
+        return f"write it as text: \"'{word}'\""
     near = nearest(word, names)
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"
-    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-    return f"valid are: {shown}" if names else ""
+    return f"valid are: {', '.join(names)}" if names else "it has no options"
+
+
+def key_advice(word: str, keys: Iterable[str]) -> str:
+    """The same for a dotted key, looked for among the keys beside it first."""
+    names = [key for key in keys if not key.endswith(("+", ".help"))]
+    parent = word.rpartition(".")[0]
+    beside = [key for key in names if key.rpartition(".")[0] == parent]
+    return advice(word, beside if beside and (nearest(word, beside) or not nearest(word, names)) else names)
 
 
 def subclass_names(base: type) -> list[str]:
@@ -32,12 +42,16 @@ def subclass_names(base: type) -> list[str]:
 
 
 def parameter_names(path: str) -> list[str]:
-    """Options of the class or function with this dotted path."""
+    """Options of the class with this dotted path."""
     found = _import(path)
-    return [name for name in inspect.signature(found).parameters if name not in ("args", "kwargs")] if found else []
+    return (
+        [name for name in inspect.signature(found).parameters if name not in ("args", "kwargs")]
+        if found
+        else []
+    )
 
 
-def _import(path: str) -> type | None:
+def _import(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -47,44 +61,52 @@ def _import(path: str) -> type | None:
 
 
 def _place(text: str, position: int) -> str:
-    """Dotted path of the option whose complaint stands at `position`."""
-    keys = re.findall(r'[Pp]arser key "([^"]+)"', text[:position])
-    return ".".join(keys)
+    """Dotted name of the option whose complaint stands at `position`."""
+    return ".".join(re.findall(r'[Pp]arser key "([^"]+)"', text[:position]))
 
 
-def _key_advice(text: str, keys: list[str]) -> Iterator[str]:
-    for match in re.finditer(r"Option '([^']+)' is not accepted", text):
+def _about_keys(text: str, keys: list[str]) -> Iterator[str]:
+    for match in re.finditer(r"(?:Group '([^']+)' does not accept option|Option) '([^']+)'", text):
         owners = re.findall(r"class_path '([^']+)'", text[: match.start()])
         place = _place(text, match.start())
         if owners:
-            valid, owner = parameter_names(owners[-1]), owners[-1].rpartition(".")[2]
-            yield f"{place or owner}: {owner} has no option '{match[1]}'; {advice(match[1], valid)}"
+            owner = owners[-1].rpartition(".")[2]
+            hint = advice(match[2], parameter_names(owners[-1]))
+            yield f"{place or owner}: {owner} has no option '{match[2]}'; {hint}"
         else:
-            name = f"{place}.{match[1]}" if place else match[1]
-            yield f"there is no option '{name}'; {advice(name, keys)}"
+            name = ".".join(part for part in (place, match[1], match[2]) if part)
+            yield f"there is no option '{name}'; {key_advice(name, keys)}"
     for match in re.finditer(r"[Uu]nrecognized arguments: (.+)", text):
-        word = next((part for part in match[1].split() if part.startswith("--")), match[1].split()[0])
-        name = word.lstrip("-").partition("=")[0]
-        yield f"there is no option '{word.partition('=')[0]}'; {advice(name, keys)}"
+        words = [part for part in match[1].split() if part.startswith("-")] or match[1].split()
+        name = words[0].lstrip("-").partition("=")[0]
+        yield f"there is no option '{words[0].partition('=')[0]}'; {key_advice(name, keys)}"
+    for match in re.finditer(r"arguments? (?:are|is) required: (.+)", text):
+        yield f"{' and '.join('--' + name.strip() for name in match[1].split(','))} must be given"
 
 
-def _class_advice(text: str) -> Iterator[str]:
-    patterns = r"Expected a dot import path string: (\S+)|Import path \S+ does not|Unexpected import path format: (\S+)"
-    for match in re.finditer(patterns, text):
-        word = match[1] or match[2] or ""
+def _about_classes(text: str) -> Iterator[str]:
+    for match in re.finditer(r"Expected a dot import path string: (\S+)", text):
         bases = re.findall(r"<class '([^']+)'>", text[: match.start()])
         base = next((found for found in map(_import, reversed(bases)) if isinstance(found, type)), None)
-        if base is not None and word:
-            hint = advice(word, subclass_names(base))
-            yield f"{_place(text, match.start())}: there is no {base.__name__} named '{word}'; {hint}"
+        if base is not None:
+            hint = advice(match[1], subclass_names(base))
+            yield f"{_place(text, match.start())}: there is no {base.__name__} named '{match[1]}'; {hint}"
+    for match in re.finditer(
+        r"class_path '([^']+)':\s+(No module named .+|Import path .+|.* not a subclass of .+)", text
+    ):
+        yield f"{_place(text, match.start())}: cannot use {match[1]}: {match[2].strip()}"
 
 
-def _value_advice(text: str) -> Iterator[str]:
+def _about_values(text: str) -> Iterator[str]:
     for match in re.finditer(r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (.+)", text):
-        valid = re.findall(r"'([^']*)'", match[1]) or match[1].split(", ")
-        yield f"{_place(text, match.start())}: '{match[2].strip()}' is not a valid value; {advice(match[2].strip(), valid)}"
+        valid, value = re.findall(r"'([^']*)'", match[1]) or match[1].split(", "), match[2].strip()
+        yield f"{_place(text, match.start())}: '{value}' is not a valid value; {advice(value, valid)}"
     for match in re.finditer(r"Expected a <class '(\w+)'>\. Got value: (.+)", text):
         yield f"{_place(text, match.start())}: expected {match[1]}, got '{match[2].strip()}'"
+    for match in re.finditer(r"Subtypes: \[([^\n]+)\]\n.*?Given value: ([^\n]+)", text, re.DOTALL):
+        kinds = re.sub(r"<class '(\w+)'>|typing\.", r"\1", match[1]).replace("NoneType", "null")
+        if "class '" not in kinds:  # a choice of plain types; classes of ours are dealt with above
+            yield f"{_place(text, match.start())}: expected one of {kinds}, got '{match[2].strip()}'"
 
 
 def explain_parser_error(text: str, keys: Iterable[str]) -> str:
@@ -94,8 +116,7 @@ def explain_parser_error(text: str, keys: Iterable[str]) -> str:
         text: its message, often a tree of nested complaints of which the deepest is the cause.
         keys: dotted names of all options of the command.
     """
-    known = list(keys)
-    for complaints in (_key_advice(text, known), _class_advice(text), _value_advice(text)):
+    for complaints in (_about_keys(text, list(keys)), _about_classes(text), _about_values(text)):
         found = list(complaints)
         if found:
             return found[-1]

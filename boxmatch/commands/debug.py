@@ -1,0 +1,76 @@
+"""`boxmatch debug`: draw which places of the network learn which box."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from boxmatch.commands.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+HELP = """\
+usage: boxmatch debug --data.root DIR [--config FILE.yaml] [options]
+
+Draws the assignment over pictures of the training stream, as the loss will see it: the grid of each
+level, the boxes, and every positive in the colour of the box it learns, with one marker per anchor. A box
+without any positive is thick, dashed and red. No trained weights are needed.
+
+Writes pictures/batch0_picture00.png ..., assignment.json (every box with its positives per level) and
+boxes.csv, and prints positives per level and class.
+
+  --config FILE.yaml          recipe or config.yaml of a run
+  --data.root DIR             folder in VOC, COCO or YOLO layout
+  --batches N                 batches to draw (default: 1)
+  --pictures N                pictures to draw of each batch (default: 4; all are counted)
+  --output DIR                (default: runs/debug-001, -002, ...)
+  --run RUN_DIR, --weights F  weights, for assigners that look at predictions
+  --detector.assigner NAME    the method; --detector.assigner.match_iou_thres X its threshold
+  --data.augment.mosaic_p 0   whole pictures instead of mosaics
+  --SECTION.help              all options of a section, as in boxmatch train
+
+Example:  boxmatch debug --config recipes/own_voc.yaml --data.root my_pictures --data.batch_size 8
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Draw, or print what was asked for."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    from boxmatch.commands.parser import config_parser, parse, section_help
+
+    if section_help("debug", arguments):
+        return 0
+    parser = config_parser("debug")
+    parser.add_argument("--batches", type=int, default=1, help="batches to draw")
+    parser.add_argument("--pictures", type=int, default=4, help="pictures to draw of each batch")
+    parser.add_argument("--output", type=str | None, default=None, help="folder to write into")
+    parser.add_argument("--run", type=str | None, default=None, help="run with weights")
+    parser.add_argument("--weights", type=str | None, default=None, help="weight file")
+    config = parse(parser, arguments)
+    if config.batches < 1 or config.pictures < 0:
+        raise UsageError(
+            f"expected --batches 1 or more and --pictures 0 or more, got {config.batches}, {config.pictures}"
+        )
+    return _debug(config)
+
+
+def _debug(config: "Namespace") -> int:
+    from itertools import islice
+
+    from boxmatch.commands.assignment_report import AssignmentReport
+    from boxmatch.commands.data_check import checked_data
+    from boxmatch.commands.parser import instantiate
+    from boxmatch.commands.run_folders import load, output_folder, weight_file
+
+    data = checked_data(config, speak=False)
+    detector = instantiate(config, "detector", class_names=list(data.class_names))
+    if config.run or config.weights:
+        detector.load_state_dict(load(weight_file(config.run, config.weights)).state_dict())
+    report = AssignmentReport(output_folder(config.output, "debug"), detector)
+    for number, batch in enumerate(islice(iter(data.train_dataloader()), config.batches)):
+        report.add(batch, number, config.pictures)
+    report.write()
+    print(report.text())
+    print(f"Written to {report.folder}")
+    return 0

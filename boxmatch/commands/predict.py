@@ -1,0 +1,90 @@
+"""`boxmatch predict`: find the objects in pictures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxmatch.commands.arguments import PlainParser
+from boxmatch.commands.errors import EXIT_DATA, UsageError
+
+HELP = """\
+usage: boxmatch predict PICTURES... (--run RUN_DIR | --weights FILE) [options]
+
+Finds the objects in pictures of any size. PICTURES are files, folders or patterns ('photos/*.jpg').
+Writes each picture with boxes, names and scores, and all detections, in pixels of the files, as
+detections.json (COCO results), detections.csv and images.json (names of the pictures and classes).
+
+  --run RUN_DIR          use the best weights of a run
+  --weights FILE         a .safetensors file
+  --output DIR           (default: runs/predict-001, -002, ...)
+  --min_score X          draw and write detections from this score on (default: 0.3)
+  --nms_iou X            of two overlapping boxes of a class the weaker is dropped (default: 0.4)
+  --max_detections N     per picture (default: 100)
+  --image_size N         longest side given to the network (default: as trained)
+  --batch_size N         pictures of one size at a time (default: 8)
+  --device NAME          cpu, cuda, cuda:1 (default: a GPU if there is one)
+  --no_pictures          write JSON and CSV only
+
+Exit code 3: at least one file could not be read; it is named and the others are done.
+
+Example:  boxmatch predict photos/ --run runs/train-001
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Predict, or print the help."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    options = _parser().parse(arguments)
+    if not 0 <= options.min_score <= 1:
+        raise UsageError(f"--min_score: expected a number in [0, 1], got {options.min_score}")
+    for name in ("image_size", "batch_size", "max_detections"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}: expected 1 or more, got {value}")
+    return _predict(options)
+
+
+def _parser() -> PlainParser:
+    parser = PlainParser("predict")
+    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("--run")
+    parser.add_argument("--weights")
+    parser.add_argument("--output")
+    parser.add_argument("--min_score", type=float, default=0.3)
+    # The original's predict task: 0.4 instead of the 0.6 of its evaluation, for fewer double boxes.
+    parser.add_argument("--nms_iou", type=float, default=0.4)
+    parser.add_argument("--max_detections", type=int, default=100)
+    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--device")
+    parser.add_argument("--no_pictures", action="store_true")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from boxmatch.commands.devices import find_device
+    from boxmatch.commands.prediction import PictureStream, find_pictures, predict_all, trained_size
+    from boxmatch.commands.prediction_files import PredictionFiles
+    from boxmatch.commands.run_folders import load, output_folder, weight_file
+
+    files = find_pictures(options.pictures)
+    weights = weight_file(options.run, options.weights)
+    detector = load(
+        weights,
+        score_threshold=options.min_score,
+        nms_iou=options.nms_iou,
+        max_detections=options.max_detections,
+    ).to(find_device(options.device))
+    stream = PictureStream(files, options.image_size or trained_size(weights), options.batch_size)
+    folder = output_folder(options.output, "predict")
+    writer = PredictionFiles(folder, files, detector.class_names, pictures=not options.no_pictures)
+    for file, detections in predict_all(detector, stream):
+        writer.add(file, detections)
+    writer.close()
+    for problem in stream.problems:
+        print(f"boxmatch predict: skipped {problem}", file=sys.stderr)
+    print(f"{writer.detections} objects in {writer.count} of {len(files)} pictures, written to {folder}")
+    return EXIT_DATA if stream.problems else 0

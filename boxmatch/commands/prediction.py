@@ -1,0 +1,148 @@
+"""Pictures of any size through a detector, in batches of one input size."""
+
+import glob
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from boxmatch.commands.errors import EXIT_DATA, CommandError
+from boxmatch.commands.run_folders import run_config
+from boxmatch.data.batch import restore_boxes
+from boxmatch.data.geometry import Placement, Size, draw, fitted_size
+from boxmatch.data.images import SUFFIXES
+from boxmatch.data.pictures import read_pixels
+from boxmatch.errors import DataError
+from boxmatch.models.detector import Detector
+from boxmatch.strict_yaml import load_yaml
+from boxmatch.structures import Detections
+
+# Deepest stride: inputs are padded to a multiple of it, so that every map fits the next.
+MULTIPLE = 32
+DEFAULT_SIZE = 416
+
+
+def find_pictures(sources: Sequence[str]) -> list[Path]:
+    """Files named one by one, picture files of folders, and files that match patterns; each once, in a fixed order.
+
+    Raises:
+        CommandError: a folder or pattern has no pictures. A file that does not exist is met when it is read.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+        elif path.exists() or not glob.has_magic(source):
+            files = [path]
+        else:
+            files = sorted(Path(name) for name in glob.glob(source, recursive=True) if Path(name).is_file())
+        if not files:
+            kind = "folder" if path.is_dir() else "pattern"
+            raise CommandError(
+                f"the {kind} {source} has no pictures ({', '.join(sorted(SUFFIXES))})", EXIT_DATA
+            )
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def trained_size(weights: Path) -> int:
+    """The longest side of the inputs of the run that the weights lie in, 416 if they lie in none."""
+    config = run_config(weights)
+    if config is None:
+        return DEFAULT_SIZE
+    data = (load_yaml(config.read_text(encoding="utf-8")) or {}).get("data", {})
+    size = data.get("image_size", DEFAULT_SIZE)
+    return int(max(size)) if isinstance(size, list) else int(size)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture as the network gets it, and the way back.
+
+    Args:
+        file: where it came from.
+        canvas: the picture in the middle of a black canvas.
+        scale: pixels of the canvas per pixel of the file, x and y.
+        offset: where the file's corner lies on the canvas.
+        original_size: width and height of the file.
+    """
+
+    file: Path
+    canvas: UInt8[Tensor, "H W 3"]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    original_size: Size
+
+    def restore(self, detections: Detections) -> Detections:
+        """The detections in the file's own pixels, clipped to the file."""
+        scale, offset = torch.tensor(self.scale), torch.tensor(self.offset)
+        boxes = restore_boxes(detections.boxes.cpu(), scale, offset, torch.tensor(self.original_size))
+        return Detections(boxes, detections.scores.cpu(), detections.labels.cpu())
+
+
+def read_input(file: Path, side: int) -> Input:
+    """Read a picture, bring its longest side to `side`, and centre it on a canvas whose sides are multiples of 32.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    pixels = read_pixels(file)
+    original = (pixels.shape[1], pixels.shape[0])
+    width, height = fitted_size(original, (side, side))
+    canvas = torch.zeros((_padded(height), _padded(width), 3), dtype=torch.uint8)
+    left, top = (canvas.shape[1] - width) // 2, (canvas.shape[0] - height) // 2
+    draw(canvas, pixels, Placement(0, (left, top, left + width, top + height)))
+    return Input(file, canvas, (width / original[0], height / original[1]), (left, top), original)
+
+
+def _padded(length: int) -> int:
+    return math.ceil(length / MULTIPLE) * MULTIPLE
+
+
+class PictureStream:
+    """Batches of pictures with one canvas size; files that cannot be read are left out and named in `problems`.
+
+    Args:
+        files: the pictures.
+        side: their longest side on the canvas.
+        batch_size: pictures of a batch, at most.
+    """
+
+    def __init__(self, files: Sequence[Path], side: int, batch_size: int) -> None:
+        self.files, self.side, self.batch_size = files, side, batch_size
+        self.problems: list[str] = []
+
+    def __iter__(self) -> Iterator[list[Input]]:
+        waiting: dict[tuple[int, ...], list[Input]] = defaultdict(list)
+        for file in self.files:
+            try:
+                picture = read_input(file, self.side)
+            except DataError as error:
+                self.problems.append(str(error))
+                continue
+            group = waiting[tuple(picture.canvas.shape)]
+            group.append(picture)
+            if len(group) == self.batch_size:
+                yield waiting.pop(tuple(picture.canvas.shape))
+        yield from waiting.values()
+
+
+@torch.inference_mode()
+def predict_all(detector: Detector, stream: PictureStream) -> Iterator[tuple[Path, Detections]]:
+    """Each picture with its detections in the file's own pixels; pictures of one size come together."""
+    from tqdm.auto import tqdm
+
+    detector.eval()
+    device = detector.mean.device
+    with tqdm(total=len(stream.files), unit="picture", disable=None) as progress:
+        for batch in stream:
+            images = torch.stack([picture.canvas for picture in batch]).permute(0, 3, 1, 2).to(device)
+            for picture, found in zip(batch, detector.predict(images), strict=True):
+                yield picture.file, picture.restore(found)
+            progress.update(len(batch))

@@ -1,0 +1,98 @@
+"""Where runs are put, and what is taken from a finished one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from boxmatch.checkpoints import load_detector
+from boxmatch.commands.errors import EXIT_CHECKPOINT, CommandError, UsageError
+from boxmatch.models.detector import Detector
+
+CONFIG = "config.yaml"
+WEIGHTS = ("best.safetensors", "last.safetensors", "detector.safetensors")
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks and writes, of those that `torchrun`, SLURM or Lightning started."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return all(rank == "0" for rank in ranks)
+
+
+def output_folder(given: str | None, kind: str) -> Path:
+    """The folder of a new run: the given one, or the next free `runs/KIND-001`.
+
+    Raises:
+        UsageError: several processes were started and would each choose their own folder.
+    """
+    if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("with several processes give the folder of the run: --output runs/NAME")
+    folder = Path(given) if given is not None else next(_numbered(Path("runs"), kind))
+    if given is None:
+        # Processes that Lightning starts later read it from here instead of counting on.
+        os.environ["BOXMATCH_OUTPUT"] = str(folder)
+    return folder
+
+
+def _numbered(root: Path, kind: str) -> Iterator[Path]:
+    inherited = os.environ.get("BOXMATCH_OUTPUT")
+    if inherited is not None and not first_process():
+        yield Path(inherited)
+    taken = {path.name for path in root.glob(f"{kind}-*")}
+    yield from (root / f"{kind}-{n:03d}" for n in range(1, 100_000) if f"{kind}-{n:03d}" not in taken)
+
+
+@contextmanager
+def checkpoint_errors() -> Iterator[None]:
+    """What is wrong with a weight file becomes exit code 4."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise CommandError(str(error), EXIT_CHECKPOINT) from error
+
+
+def weight_file(run: str | None, weights: str | None) -> Path:
+    """The weights of a run (the best ones), or the given file.
+
+    Raises:
+        UsageError: neither or both are given.
+        CommandError: there is no such run or file.
+    """
+    if (run is None) == (weights is None):
+        raise UsageError("give either --run RUN_DIR (uses its best weights) or --weights FILE.safetensors")
+    path = Path(run or weights or "")
+    if not path.exists():
+        kind = "run" if run else "weight file"
+        raise CommandError(f"there is no {kind} {path}", EXIT_CHECKPOINT)
+    if path.is_file():
+        if path.suffix in (".pth", ".pt", ".ckpt"):
+            raise CommandError(
+                f"{path} is no weight file of boxmatch; read a checkpoint of the original project with "
+                f"boxmatch convert {path}, or give the run folder of a .ckpt with --run",
+                EXIT_CHECKPOINT,
+            )
+        return path
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    raise CommandError(
+        f"{path} holds none of {', '.join(WEIGHTS)}; was the run evaluated at least once?", EXIT_CHECKPOINT
+    )
+
+
+def load(file: Path, **postprocess: Any) -> Detector:
+    """A detector from its weight file, with the given options of its post-processing (None keeps the saved one)."""
+    with checkpoint_errors():
+        detector = load_detector(file)
+    changes = {name: value for name, value in postprocess.items() if value is not None}
+    if changes:
+        detector.postprocess = replace(detector.postprocess, **changes)
+    return detector
+
+
+def run_config(file: Path) -> Path | None:
+    """The configuration beside a weight file, if it lies in a run folder."""
+    config = file.parent / CONFIG
+    return config if config.is_file() else None

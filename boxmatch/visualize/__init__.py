@@ -1,0 +1,14 @@
+"""Pictures: assignments, detections, curves. Nothing here keeps state; matplotlib is imported when a figure is drawn."""
+
+from boxmatch.visualize.assignment import draw_assignment
+from boxmatch.visualize.curves import draw_curves, draw_pr_curves
+from boxmatch.visualize.detections import PageEntry, draw_detections, draw_predictions_page
+
+__all__ = [
+    "PageEntry",
+    "draw_assignment",
+    "draw_curves",
+    "draw_detections",
+    "draw_pr_curves",
+    "draw_predictions_page",
+]
