@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# Before the first import of the package: from here on every annotated shape and type is checked on every call.
-install_import_hook("boxmatch", "beartype.beartype")
+# Before the first import of the package: from here on every annotated shape and type is checked.
+install_import_hook("boxmatch", "shape_checker.checked")
 
 import torch  # noqa: E402
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..boxes import box_sizes
 from ..priors import Priors
 from ..structures import Pairs, Targets
 from .grid import union_eps
@@ -27,8 +28,8 @@ def shape_candidates(
         ValueError: the priors lie on no grid.
     """
     first, shape = anchor_shapes(priors)
-    wh = priors.boxes[first, 2:] - priors.boxes[first, :2]  # (S, 2)
-    gt_wh = targets.boxes[:, 2:] - targets.boxes[:, :2]
+    wh = priors.wh[first]  # (S, 2)
+    gt_wh = box_sizes(targets.boxes)
     inter = torch.minimum(gt_wh[:, None], wh).prod(2)  # (G, S)
     union = gt_wh.prod(1)[:, None] + wh.prod(1) - inter
     iou = inter / (union + union_eps(priors)[priors.level[first]])

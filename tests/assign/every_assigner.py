@@ -1,0 +1,46 @@
+"""The assigners that the invariants run over, and small inputs for them; a new method joins by one line."""
+
+from collections.abc import Callable
+
+import torch
+
+from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+from boxmatch.priors import AnchorGrid, Priors
+from boxmatch.structures import Targets
+
+EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
+    "single_grid": SingleGrid,
+    "nearby_grid": NearbyGrid,
+    "all_grid": AllGrid,
+    "single_grid random": lambda: SingleGrid(filter_by_max_iou=False, seed=3),
+    "nearby_grid random": lambda: NearbyGrid(filter_by_max_iou=False, seed=3),
+    "all_grid random": lambda: AllGrid(filter_by_max_iou=False, seed=3),
+}
+
+ANCHORS = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)]]
+
+
+def two_level_priors(height: int = 64, width: int = 96) -> Priors:
+    """Strides 8 and 16, three anchors each, not square."""
+    return AnchorGrid(ANCHORS, (8, 16))([(height // 8, width // 8), (height // 16, width // 16)], "cpu")
+
+
+def one_level_priors(rows: int, columns: int, stride: int, anchors: list[tuple[float, float]]) -> Priors:
+    """A single grid that can be drawn on paper."""
+    return AnchorGrid([anchors], (stride,))([(rows, columns)], "cpu")
+
+
+def random_boxes(count: int, seed: int, height: int = 64, width: int = 96) -> torch.Tensor:
+    """Boxes that may reach over the border, of sides from 2 to 80 px."""
+    generator = torch.Generator().manual_seed(seed)
+    center = torch.rand((count, 2), generator=generator) * torch.tensor([width, height])
+    side = 2 * 40 ** torch.rand((count, 2), generator=generator)
+    return torch.cat([center - side / 2, center + side / 2], 1)
+
+
+def random_batch(counts: tuple[int, ...] = (7, 0, 12, 3), seed: int = 0) -> Targets:
+    """A batch with an image without boxes."""
+    return Targets.from_lists(
+        boxes=[random_boxes(count, seed + 100 * image) for image, count in enumerate(counts)],
+        labels=[torch.arange(count) % 5 for count in counts],
+    )
