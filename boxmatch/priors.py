@@ -172,19 +172,18 @@ class AnchorGrid:
         ValueError: the arguments differ in length, a level has no anchor, or a size or stride is not positive.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[tuple[Number, Number]]], strides: Sequence[int]) -> None:
-        self.anchors = tuple(
-            tuple((float(width), float(height)) for width, height in level) for level in anchors
-        )
+    def __init__(self, anchors: Sequence[Sequence[Sequence[Number]]], strides: Sequence[int]) -> None:
+        self.anchors = tuple(tuple(tuple(map(float, size)) for size in level) for level in anchors)
         self.strides = tuple(strides)
         if not self.strides or len(self.anchors) != len(self.strides):
             raise ValueError(
-                f"expected anchors for each of the {len(self.strides)} strides, got {len(self.anchors)} levels"
+                f"expected one list of anchors per stride, got {len(self.anchors)} for strides {self.strides}"
             )
         for level, (sizes, stride) in enumerate(zip(self.anchors, self.strides)):
-            if not sizes or stride <= 0 or not all(width > 0 and height > 0 for width, height in sizes):
+            if not sizes or stride <= 0 or any(len(size) != 2 or min(size) <= 0 for size in sizes):
                 raise ValueError(
-                    f"level {level}: expected anchors and a stride above 0, got {sizes} and {stride}"
+                    f"level {level}: expected a stride and anchors (width, height) above 0, got stride {stride} "
+                    f"and anchors {sizes}"
                 )
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Priors:
@@ -222,7 +221,7 @@ class PointGrid(AnchorGrid):
 # Multi-scale training uses a dozen sizes; 32 grids of 22 400 priors are some 40 MB.
 @lru_cache(maxsize=32)
 def _grid_priors(
-    anchors: tuple[tuple[tuple[float, float], ...], ...],
+    anchors: tuple[tuple[tuple[float, ...], ...], ...],
     strides: tuple[int, ...],
     sizes: tuple[tuple[int, int], ...],
     device: torch.device,
@@ -243,7 +242,7 @@ def _grid_priors(
 
 
 def _level_centers_and_sizes(
-    level: Level, anchors: tuple[tuple[float, float], ...], device: torch.device
+    level: Level, anchors: tuple[tuple[float, ...], ...], device: torch.device
 ) -> tuple[Float[Tensor, "P 2"], Float[Tensor, "P 2"]]:
     rows, columns = (torch.arange(size, device=device) for size in (level.height, level.width))
     y, x = torch.meshgrid((rows + 0.5) * level.stride, (columns + 0.5) * level.stride, indexing="ij")
