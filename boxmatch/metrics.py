@@ -117,9 +117,9 @@ def evaluate(
         settings: recorded beside the numbers.
 
     Returns:
-        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²),
-        mar         (recall at max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings, and
-        curves {recall, precision {name: values at IoU .50}}. None stands where there is no ground truth to find.
+        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²), mar (recall
+        at max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings, and curves
+        {recall, precision {name: values at IoU .50}}. None stands where there is no ground truth.
 
     Raises:
         ValueError: detections for a picture that has no entry in `ground_truths`, or a label without a name.

@@ -183,7 +183,7 @@ def _announce(folder: RunFolder) -> None:
         raise CheckpointError(
             f"{source} holds weights but no state of a training; start a new run from it instead"
         )
-    say(f"resuming {folder.root} in epoch {epoch + 1}, after step {step}")
+    say(f"resuming {folder.root} after step {step}, in epoch {epoch + 1}")
 
 
 def _draw(folder: RunFolder) -> None:

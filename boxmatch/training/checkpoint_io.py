@@ -45,7 +45,8 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, keep_previous: bool
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; it needs {_megabytes(buffer.tell())}"
-            f", {_free(path)} are free. What was saved before is untouched: make room and continue with --resume"
+            f", {_free(path)} are free. What was saved before is untouched: make room and continue with "
+            "--resume"
         ) from error
 
 

@@ -54,8 +54,8 @@ class ScheduleOptions:
         cycle_momentum: momentum (beta1 of adam) runs max → min → max against the rate, one_cycle only.
         max_momentum: momentum where the rate is lowest.
         min_momentum: momentum where the rate is highest.
-        milestones: parts of the run after which the rate is multiplied by `gamma`, which for step takes the place
-            of `final_fraction`.
+        milestones: parts of the run after which the rate is multiplied by `gamma`; step only, which ignores
+            `final_fraction`.
         gamma: factor at each milestone, step only.
     """
 
