@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -138,32 +139,24 @@ class Detector(nn.Module, ABC):
             return self.loss(priors, targets, predictions, assignment, self.coder)
 
     @torch.no_grad()
-    def predict(self, images: Shaped[Tensor, "B 3 H W"]) -> list[Detections]:
-        """Detections of each picture in pixels of `images`; the training mode is put back afterwards.
+    def predict(
+        self, images: Shaped[Tensor, "B 3 H W"], *, postprocess: PostProcess | None = None
+    ) -> list[Detections]:
+        """Detections of each picture in pixels of `images`, in evaluation mode whatever the mode is now.
+
+        Args:
+            images: RGB, uint8 or float in 0..1.
+            postprocess: takes the place of the detector's own for this call.
 
         Raises:
             ValueError: the pictures are no RGB batch, or the network gives a value that is not finite.
         """
         self.check(images)
-        training = self.training
-        self.eval()
-        try:
+        with _evaluation(self):
             predictions = self(images)
-        finally:
-            self.train(training)
-        for name, values in (
-            ("class logit", predictions.logits),
-            ("quality", predictions.quality),
-            ("box", predictions.boxes),
-        ):
-            if values is not None and not bool(torch.isfinite(values).all()):
-                image = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])
-                raise ValueError(
-                    f"the network gives a {name} that is not finite for image {image} of the batch; check "
-                    "the weights (a diverged run?) and that the picture is finite"
-                )
+        _check_finite(predictions)
         height, width = images.shape[2:]
-        return self.postprocess(predictions, (height, width))
+        return (postprocess or self.postprocess)(predictions, (height, width))
 
     def check(self, images: Tensor, targets: Targets | None = None) -> None:
         """The guard at the boundary.
@@ -176,14 +169,44 @@ class Detector(nn.Module, ABC):
             raise ValueError(f"expected RGB pictures (B, 3, H, W), got {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"expected pictures as uint8 or float in 0..1, got {images.dtype}")
-        if images.is_floating_point() and images.numel() and not bool(images.detach().abs().amax() <= 2):
-            raise ValueError(
-                f"expected float pictures in 0..1, got values from {float(images.min()):g} to "
-                f"{float(images.max()):g}; divide by 255, or pass uint8"
-            )
+        if images.is_floating_point() and images.numel():
+            low, high = (float(bound) for bound in torch.aminmax(images.detach()))
+            # Resampling may overshoot a little; pictures in 0..255 or already normalised lie far outside.
+            if not (low >= -0.25 and high <= 1.25):
+                raise ValueError(
+                    f"expected float pictures in 0..1, not normalised, got values from {low:g} to {high:g}; "
+                    "pass uint8 pictures or divide them by 255"
+                )
         if targets is not None:
             if targets.batch_size != len(images):
                 raise ValueError(
                     f"expected targets of {len(images)} pictures, got those of {targets.batch_size}"
                 )
             targets.check(self.num_classes)
+
+
+@contextmanager
+def _evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; outside each module has its own mode again, frozen ones included."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check_finite(predictions: Predictions) -> None:
+    """Raise ValueError at the first image with a value that is not finite."""
+    for name, values in (
+        ("class logit", predictions.logits),
+        ("quality", predictions.quality),
+        ("box", predictions.boxes),
+    ):
+        if values is not None and not bool(torch.isfinite(values).all()):
+            image = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])
+            raise ValueError(
+                f"the network gives a {name} that is not finite for image {image} of the batch; check the "
+                "weights (a diverged run?) and that the picture is finite"
+            )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from boxmatch.assign import NearbyGrid
 from boxmatch.models import YOLO, simple_yolo
+from boxmatch.postprocess import PostProcess
 from boxmatch.structures import Targets
 
 CLASSES = ("cell", "plate")
@@ -122,16 +123,24 @@ def test_bfloat16_autocast_gives_float32_rows_and_finite_losses(detector: YOLO) 
 
 def test_predict_gives_boxes_inside_each_picture_and_puts_the_mode_back(detector: YOLO) -> None:
     detector.train()
+    detector.spp.eval()  # frozen by the user
     before = detector.backbone.bn1.running_mean.clone()
     found = detector.predict(images())
     assert detector.training
     assert detector.backbone.training
+    assert not detector.spp.training
     assert torch.equal(detector.backbone.bn1.running_mean, before)
     assert len(found) == 2
     for detections in found:
         assert not detections.boxes.requires_grad
         assert (detections.boxes >= 0).all()
         assert (detections.boxes <= torch.tensor([96, 64, 96, 64])).all()
+
+
+def test_post_processing_can_be_replaced_for_one_call(detector: YOLO) -> None:
+    assert len(detector.predict(images(1))[0]) > 3
+    assert len(detector.predict(images(1), postprocess=PostProcess(max_detections=3))[0]) == 3
+    assert detector.postprocess.max_detections > 3
 
 
 def test_priors_made_under_inference_mode_can_be_trained_with(detector: YOLO) -> None:
@@ -146,10 +155,11 @@ def test_priors_made_under_inference_mode_can_be_trained_with(detector: YOLO) ->
         (torch.zeros(3, 64, 64), r"expected RGB pictures \(B, 3, H, W\), got \(3, 64, 64\)"),
         (torch.zeros(1, 1, 64, 64), r"expected RGB pictures"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.int64), "uint8 or float in 0..1, got torch.int64"),
-        (torch.full((1, 3, 64, 64), 255.0), "float pictures in 0..1, got values from 255 to 255; divide"),
+        (torch.full((1, 3, 64, 64), 255.0), r"float pictures in 0\.\.1, .* from 255 to 255; .* divide"),
+        (torch.full((1, 3, 64, 64), -2.1), "not normalised"),
         (torch.full((1, 3, 64, 64), float("nan")), "float pictures in 0..1"),
     ],
-    ids=["no batch", "grey", "integers", "0 to 255", "nan"],
+    ids=["no batch", "grey", "integers", "0 to 255", "normalised", "nan"],
 )
 def test_tensors_that_are_no_pictures_are_refused(detector: YOLO, broken: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
