@@ -104,12 +104,7 @@ class GridCoder:
     def _frame(self, priors: Priors, prior: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Point that a zero offset means, reach of the centre, anchor size: (N, 2) pixels each."""
         rows = slice(None) if prior is None else prior
-        boxes, centers, stride = (
-            priors.boxes[rows],
-            priors.centers[rows],
-            priors.stride[rows].float().unsqueeze(-1),
-        )
-        anchor = boxes[:, 2:] - boxes[:, :2]
+        centers, anchor, stride = priors.centers[rows], priors.wh[rows], priors.stride[rows].unsqueeze(-1)
         if self.method == "single_grid":
             return centers - 0.5 * stride, stride, anchor
         if self.method == "nearby_grid":

@@ -16,8 +16,9 @@ class PostProcess:
 
     The score is objectness times the greatest class probability. With a single class the class factor is left
     out: it gets no loss and would be noise. The order of the steps is that of the original: threshold, clip
-        to the input, NMS,
-    truncation. Before NMS, boxes that are not finite or have no extent inside the input are dropped.
+    to the input, NMS, truncation. Before NMS, boxes that are not finite or have no positive width and height
+    are dropped (linear size decoding yields some). A box wholly beyond the border is clipped to a line and
+    stays, as in the original.
 
     `dataclasses.replace(postprocess, nms_iou=0.4)` gives the same with another option.
 
@@ -66,8 +67,8 @@ class PostProcess:
             )
         with torch.autocast(predictions.boxes.device.type, enabled=False):
             scores, labels = class_scores(predictions)
-            boxes, inside = _clip(predictions.boxes.float(), size)
-            image, prior = ((scores > self.score_threshold) & inside).nonzero().unbind(1)
+            boxes, valid = _clip(predictions.boxes.float(), size)
+            image, prior = ((scores > self.score_threshold) & valid).nonzero().unbind(1)
             scores, labels, boxes = scores[image, prior], labels[image, prior], boxes[image, prior]
             order = _best_first(scores, image, self.pre_nms_topk, len(predictions.logits))
             image, scores, labels, boxes = image[order], scores[order], labels[order], boxes[order]
@@ -89,7 +90,7 @@ class PostProcess:
 
 
 def class_scores(predictions: Predictions) -> tuple[Float[Tensor, "B P"], Int64[Tensor, "B P"]]:
-    """Score (objectness times greatest class probability) and label of each prior; ties to the lowest class."""
+    """Score (objectness × greatest class probability) and label of each prior; ties to the lowest class."""
     logits, labels = predictions.logits.float().max(2)
     if predictions.quality is None:
         return logits.sigmoid(), labels
@@ -100,12 +101,11 @@ def class_scores(predictions: Predictions) -> tuple[Float[Tensor, "B P"], Int64[
 
 
 def _clip(boxes: Float[Tensor, "B P 4"], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Boxes clipped to the input, and which of them are finite and have an extent there."""
+    """Boxes clipped to the input, and which of them were finite and had an extent before."""
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
     clipped = torch.minimum(boxes.clamp(min=0), limit)
-    finite = torch.isfinite(boxes).all(2)
-    return clipped, finite & (clipped[..., 2:] > clipped[..., :2]).all(2)
+    return clipped, torch.isfinite(boxes).all(2) & (boxes[..., 2:] > boxes[..., :2]).all(2)
 
 
 def _best_first(scores: Tensor, image: Tensor, topk: int, images: int) -> Int64[Tensor, "K"]:

@@ -72,8 +72,8 @@ class YOLOLoss(nn.Module):
     Raises:
         ValueError: an option is unknown or out of range.
 
-    Source: zh320/simple-yolo-pytorch, `core/loss.py`; "positives" after Lin et al. 2017 (RetinaNet), sec.
-        4.1.
+    Source: zh320/simple-yolo-pytorch, `core/loss.py`; "positives" after Lin et al. 2017 (RetinaNet),
+    sec. 4.1.
     """
 
     def __init__(
