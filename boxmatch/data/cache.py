@@ -14,9 +14,9 @@ from torch.utils.data import get_worker_info
 class ImageCache:
     """Keeps pictures until it is full; then what is in stays and nothing new comes in.
 
-    The memory is mapped before the workers are forked, so that all of them fill and read one store, and what no picture
-    fills costs nothing. Workers that are started in another way (spawn, forkserver) each keep their part of the limit.
-    In a distributed run every process has its own store.
+    The memory is mapped before the workers are forked, so that all of them fill and read one store, and
+    what no picture fills costs nothing. Workers that are started in another way (spawn, forkserver) each
+    keep their part of the limit. In a distributed run every process has its own store.
 
     Args:
         limit_mb: mebibytes of pixels.
@@ -42,7 +42,7 @@ class ImageCache:
                 f"the machine cannot give {self.limit_mb} MB to the picture cache ({error}); lower cache_mb"
             ) from error
         self._pixels = torch.frombuffer(pixels, dtype=torch.uint8)
-        # Row i: one past the first byte of picture i (0: not in), height, width. The last row holds the bytes used.
+        # Row i: one past the first byte of picture i (0: not in), height, width. The last row: bytes used.
         places = mmap.mmap(-1, (self.count + 1) * 3 * 8)
         self._places = np.frombuffer(places, dtype=np.int64).reshape(-1, 3)
         self._lock = multiprocessing.Lock()
@@ -78,8 +78,8 @@ class ImageCache:
                 return False
             self._places[self.count, 0] = start + size
         self._pixels[start : start + size].view(pixels.shape).copy_(pixels)
-        # The place is published last: whoever sees it sees whole pixels. Two processes that decode the same picture
-        # at the same moment both store it; the later place wins and the pixels are equal.
+        # The place is published last: whoever sees it sees whole pixels. Two processes that decode the same
+        # picture at the same moment both store it; the later place wins and the pixels are equal.
         self._places[index, 1:] = pixels.shape[:2]
         self._places[index, 0] = start + 1
         return True

@@ -1,4 +1,4 @@
-"""Annotated pictures as samples: a pure function of seed, epoch and index, whoever asks and in which order."""
+"""Annotated pictures as samples: a function of seed, epoch and index, whoever asks and in which order."""
 
 from dataclasses import dataclass, field
 
@@ -53,7 +53,7 @@ class DetectionDataset(Dataset[Batch]):
         min_area: square pixels of the input that must be left of a box after cropping.
         fill: value of the pixels beside and between pictures.
         mosaic_epochs: mosaic is off from this epoch on; None for never.
-        largest_size: the largest input that will be asked for, when sizes change from batch to batch.
+        largest_side: the longest side that will be asked for, where sizes change from batch to batch.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DetectionDataset(Dataset[Batch]):
         min_area: float = 0.0,
         fill: int = 0,
         mosaic_epochs: int | None = None,
-        largest_size: Size | None = None,
+        largest_side: int | None = None,
     ) -> None:
         self.annotations = annotations
         self.image_size = image_size
@@ -76,7 +76,7 @@ class DetectionDataset(Dataset[Batch]):
         self.min_area = min_area
         self.fill = fill
         self.mosaic_epochs = mosaic_epochs
-        largest = max(*image_size, *(largest_size or image_size))
+        largest = max(*image_size, largest_side or 0)
         zoom = augment.largest_scale if augment else 1.0
         self.pictures = Pictures(annotations, side=round(largest * zoom), cache=cache)
 

@@ -1,7 +1,8 @@
 """Where pictures lie on the network's input, and how their pixels and boxes get there.
 
-Edges are continuous coordinates: the first pixel covers 0 to 1. A picture is resampled once, straight from its own pixels
-into the output, and only the part that can be seen; boxes follow exactly what was done to the pixels.
+Edges are continuous coordinates: the first pixel covers 0 to 1. A picture is resampled once, straight from
+its own pixels into the output, and only the part that can be seen; boxes follow exactly what was done to
+the pixels.
 """
 
 from dataclasses import dataclass, field
@@ -85,8 +86,8 @@ def letterbox(picture: int, picture_size: Size, output: Size) -> Layout:
 def draw(canvas: UInt8[Tensor, "H W 3"], pixels: UInt8[Tensor, "h w 3"], placement: Placement) -> Affine:
     """Resample the visible part of a picture onto the canvas (bilinear, anti-aliased), in place.
 
-    The part is cut at whole pixels of the source, so that nothing outside of it has to be touched; the map that comes
-    back, from the turned picture's pixels to the canvas, is the one the pixels really took.
+    The part is cut at whole pixels of the source, so that nothing outside of it has to be touched; the map
+    that comes back, from the turned picture's pixels to the canvas, is the one the pixels really took.
 
     Raises:
         ValueError: the picture does not show on the canvas.
@@ -111,7 +112,7 @@ def draw(canvas: UInt8[Tensor, "H W 3"], pixels: UInt8[Tensor, "h w 3"], placeme
 
 
 def _source_span(start: int, stop: int, seen_start: int, seen_stop: int, length: int) -> tuple[int, int]:
-    """Whole source pixels that fill the visible stretch of an axis on which `length` pixels run from `start` to `stop`."""
+    """Source pixels that fill the visible stretch of an axis where all `length` run from start to stop."""
     step = length / (stop - start)
     first = min(max(round((seen_start - start) * step), 0), length - 1)
     last = min(max(round((seen_stop - start) * step), first + 1), length)

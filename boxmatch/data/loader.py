@@ -1,4 +1,4 @@
-"""A DataLoader that can be stopped after any batch and go on there, in a new process, without reading anything twice."""
+"""A DataLoader that can stop after any batch and go on there, in a new process, reading nothing twice."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ class StatefulLoader(DataLoader[Batch]):
         sampler: chooses them.
         workers: processes that read ahead, 0 for none.
         seed: of the loader's own generator, so that starting it draws nothing from the global stream.
-        progress: says how many batches of the epoch were used, where the user of the loader reads ahead; None, or an
-            answer of None, means that the batches given out were used.
+        progress: says how many batches of the epoch were used, where the user of the loader reads ahead;
+            None, or an answer of None, means that the batches given out were used.
         pin_memory: lay batches in page-locked memory.
 
     Raises:
@@ -93,6 +93,6 @@ class StatefulLoader(DataLoader[Batch]):
         if not last:
             return error
         return RuntimeError(
-            f"{'; '.join(last)}. The likely cause is lack of memory: use fewer workers, a smaller cache or smaller "
-            f"pictures. PyTorch says: {error}"
+            f"{'; '.join(last)}. The likely cause is lack of memory: use fewer workers or a smaller cache. "
+            f"PyTorch says: {error}"
         )

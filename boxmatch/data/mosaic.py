@@ -20,9 +20,10 @@ def random_layout(
     *,
     mosaic: bool = True,
 ) -> Layout:
-    """A training layout: mosaic or single picture, then scale, perspective, rotation, centred padding, random crop.
+    """Mosaic or single picture, then scale, perspective, rotation, centred padding, random crop.
 
-    All of it is decided on numbers; no pixel is touched before the place of each picture on the output is known.
+    All of it is decided on numbers; no pixel is touched before the place of each picture on the output is
+    known.
 
     Args:
         index: the picture that the sample is about; the first of a mosaic.
@@ -56,7 +57,7 @@ def random_layout(
 
 
 def other_pictures(index: int, count: int, random: np.random.Generator, wanted: int = 3) -> list[int]:
-    """Pictures beside `index`, all different where the data set has enough, otherwise drawn with repeats from all."""
+    """Pictures beside `index`, all different; drawn with repeats from all in a set that has too few."""
     if count <= wanted:
         return random.integers(0, count, wanted).tolist()
     others = random.choice(count - 1, wanted, replace=False)
@@ -66,7 +67,8 @@ def other_pictures(index: int, count: int, random: np.random.Generator, wanted: 
 def four_around_a_point(
     sizes: list[Size], output: Size, jitter: float, random: np.random.Generator
 ) -> tuple[Size, list[tuple[int, int, int, int]]]:
-    """A canvas of twice the output, and the edges of four pictures that touch one point: the centre, if without jitter.
+    """A canvas of twice the output, and the edges of four pictures that touch one point, its centre without
+    jitter.
 
     Order: top left, top right, bottom left, bottom right. Each picture is as large as it fits the output.
     """
@@ -89,7 +91,7 @@ def centred(size: Size, output: Size) -> tuple[int, int, int, int]:
 
 
 def random_crop(length: int, shown: int, random: np.random.Generator) -> int:
-    """Where the shown stretch begins on an axis; negative, so that padding is even, on an axis that is too short."""
+    """Where the shown stretch of an axis begins; on one that is too short negative, half of what is missing."""
     if length <= shown:
         return -((shown - length) // 2)
     return int(random.integers(0, length - shown + 1))
@@ -120,7 +122,7 @@ def random_warp(
 def random_perspective(
     size: Size, options: Augment, random: np.random.Generator
 ) -> Float64[np.ndarray, "3 3"]:
-    """Each corner moves inwards by |normal(0, drawn scale)| of the size; what lies between fills the canvas again."""
+    """Each corner moves inwards by |normal(0, drawn scale)| of the size; what lies between fills the canvas."""
     scale = random.uniform(*options.perspective)
     # Below 0.32 the four corners keep their order (same bound as the library the preset was trained with).
     inwards = np.abs(random.normal(0, scale, (4, 2))) % 0.32
@@ -152,7 +154,7 @@ def homography(
 def seen_through(
     warp: Float64[np.ndarray, "3 3"], crop: list[int], canvas: Size, output: Size
 ) -> tuple[list[int], Size, Float64[np.ndarray, "3 3"]]:
-    """The part of the canvas that a warped and cropped output shows: its corner, its size, and its way to the output."""
+    """The part of the canvas that a warped and cropped output shows: corner, size, and way to the output."""
     to_output = np.array([[1, 0, -crop[0]], [0, 1, -crop[1]], [0, 0, 1.0]]) @ warp
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64) * output
     seen = warp_points(corners, np.linalg.inv(to_output))

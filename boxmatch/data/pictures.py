@@ -23,13 +23,13 @@ class Pictures:
 
     Args:
         annotations: names the files.
-        side: pictures whose longer side exceeds this are reduced to it when they are read, because no augmentation
-            shows more detail; what is seen is then the same with and without a cache.
+        side: pictures whose longer side exceeds this are reduced to it when they are read, because no
+            augmentation shows more detail; what is seen is then the same with and without a cache.
         cache: keeps what was read.
 
     Attributes:
-        opened: for each worker of a data loader its process and the picture that it opened last, in shared memory, so
-            that there is something to say when it dies. None without workers.
+        opened: for each worker of a data loader its process and the picture that it opened last, in shared
+            memory, so that there is something to say when it dies. None without workers.
     """
 
     def __init__(self, annotations: Annotations, *, side: int, cache: ImageCache | None = None) -> None:
@@ -74,7 +74,7 @@ class Pictures:
     def last_opened(self, processes: set[int]) -> list[str]:
         """For each of these worker processes a sentence about the picture that it opened last."""
         return [
-            f"worker {worker} died; the last picture that it opened is number {index} ({self.annotations.file(index)})"
+            f"worker {worker} died; the last picture that it opened is {index} ({self.annotations.file(index)})"
             for worker, (process, index) in enumerate([] if self.opened is None else self.opened.tolist())
             if process in processes
         ]
@@ -106,7 +106,7 @@ def read_pixels(path: Path, side: int | None = None) -> UInt8[Tensor, "H W 3"]:
 def _decoded_jpeg(path: Path) -> UInt8[Tensor, "H W 3"] | None:
     """Pixels of an ordinary JPEG at four times the speed; None for every other file, damaged ones included.
 
-    torchvision and Pillow use the same library, and their pixels are equal; the time goes into Pillow's conversions.
+    torchvision and Pillow use the same library, so that pixels are equal; Pillow's conversions take the time.
     """
     if not is_plain_jpeg(path):
         return None

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset, DistributedSampler
 from boxmatch.data.dataset import BatchKey
 from boxmatch.data.geometry import Size
 
-# Last words of the seeds, so that order and sizes draw from streams of their own. Samples use their index there, and
-# these are no index of a data set.
+# Last words of the seeds, so that order and sizes draw from streams of their own. Samples use their index
+# there, and these are no index of a data set.
 ORDER, SIZES = 2**63, 2**63 + 1
 SIZE_STEP = 32  # the coarsest stride of the detectors
 
@@ -69,8 +69,8 @@ class TrainSampler(EpochSampler):
         image_size: width and height of the batches.
         multi_scale: smallest and largest longer side, drawn in steps of 32 px; None for `image_size` always.
         multi_scale_interval: batches between two changes of the size.
-        drop_last: leave out the pictures that fill no batch on every process. Otherwise, and in a set too small for a
-            single batch, the last batch is filled up from the beginning of the order.
+        drop_last: leave out the pictures that fill no batch on every process. Otherwise, and in a set too
+            small for a single batch, the last batch is filled up from the beginning of the order.
 
     Raises:
         ValueError: as `EpochSampler`; no multiple of 32 in `multi_scale`; an interval below 1.
@@ -126,10 +126,11 @@ class TrainSampler(EpochSampler):
 class EvaluationSampler(EpochSampler):
     """Every picture once, in order, spread over the processes.
 
-    Every process gets the same number of batches: one that waits for another in a batch which the other does not have
-    waits forever. So the shares, which differ by one picture at most, are cut into equally many batches. Only a process
-    without pictures for all of them (fewer pictures than processes, or batches of one) shows its last picture again, or
-    the first of the set: whoever collects results keeps them by picture, as `MeanPrecision` does.
+    Every process gets the same number of batches: one that waits for another in a batch which the other
+    does not have waits forever. So the shares, which differ by one picture at most, are cut into equally
+    many batches. Only a process without pictures for all of them (fewer pictures than processes, or batches
+    of one) shows its last picture again, or the first of the set: whoever collects results keeps them by
+    picture, as `MeanPrecision` does.
     """
 
     def __len__(self) -> int:
@@ -155,12 +156,12 @@ def sides_between(low: int, high: int) -> list[int]:
     """
     sides = [side for side in range(SIZE_STEP, high + 1, SIZE_STEP) if side >= low]
     if not sides:
-        raise ValueError(f"multi_scale: expected a range with a multiple of {SIZE_STEP} in it, got ({low}, {high})")
+        raise ValueError(f"multi_scale: expected a range with a multiple of {SIZE_STEP}, got ({low}, {high})")
     return sides
 
 
 def with_longer_side(size: Size, side: int) -> Size:
-    """About the same proportions with another longer side; both sides are multiples of 32 px if `side` is one."""
+    """About the same proportions with another longer side; multiples of 32 px if `side` is one."""
     longer = max(size)
     width, height = (max(SIZE_STEP, round(length * side / longer / SIZE_STEP) * SIZE_STEP) for length in size)
     return width, height

@@ -30,7 +30,7 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training picture. The defaults are the published YOLO preset; what it does not have is off.
+    """What happens to a training picture. Defaults: the published YOLO preset; what it does not have is off.
 
     Args:
         mosaic_p: probability that four pictures meet in the centre of a canvas twice as large as the input.
@@ -114,8 +114,8 @@ def jitter_colors(
 ) -> UInt8[Tensor, "3 H W"]:
     """Brightness, contrast, saturation and hue, each by a random amount and in random order.
 
-    The first three do what torchvision's adjust_brightness, adjust_contrast and adjust_saturation do, in place and
-    without rounding in between.
+    The first three do what torchvision's adjust_brightness, adjust_contrast and adjust_saturation do, in
+    place and without rounding in between.
     """
     strengths = (options.brightness, options.contrast, options.saturation)
     brightness, contrast, saturation = (random.uniform(1 - s, 1 + s) for s in strengths)
