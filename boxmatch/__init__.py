@@ -1,3 +1,84 @@
-"""Label assignment for object detectors: which box teaches which part of the network."""
+"""Label assignment for object detectors: which box teaches which part of the network.
+
+The names below are imported when they are first used, so that `import boxmatch` alone costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+    from boxmatch.checkpoints import load_detector, save_detector
+    from boxmatch.data.module import DataModule
+    from boxmatch.losses.yolo import YOLOLoss
+    from boxmatch.models import YOLO, Detector, simple_yolo
+    from boxmatch.postprocess import PostProcess
+    from boxmatch.priors import AnchorGrid, PointGrid, Priors
+    from boxmatch.structures import Assignment, Detections, Pairs, Predictions, Targets
+    from boxmatch.train import fit, validate
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AllGrid": "assign",
+    "AnchorGrid": "priors",
+    "Assigner": "assign",
+    "Assignment": "structures",
+    "DataModule": "data.module",
+    "Detections": "structures",
+    "Detector": "models",
+    "NearbyGrid": "assign",
+    "Pairs": "structures",
+    "PointGrid": "priors",
+    "PostProcess": "postprocess",
+    "Predictions": "structures",
+    "Priors": "priors",
+    "SingleGrid": "assign",
+    "Targets": "structures",
+    "YOLO": "models",
+    "YOLOLoss": "losses.yolo",
+    "fit": "train",
+    "load_detector": "checkpoints",
+    "save_detector": "checkpoints",
+    "simple_yolo": "models",
+    "validate": "train",
+}
+
+__all__ = [
+    "YOLO",
+    "AllGrid",
+    "AnchorGrid",
+    "Assigner",
+    "Assignment",
+    "DataModule",
+    "Detections",
+    "Detector",
+    "NearbyGrid",
+    "Pairs",
+    "PointGrid",
+    "PostProcess",
+    "Predictions",
+    "Priors",
+    "SingleGrid",
+    "Targets",
+    "YOLOLoss",
+    "fit",
+    "load_detector",
+    "save_detector",
+    "simple_yolo",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'boxmatch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"boxmatch.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names and the version."""
+    return sorted([*__all__, "__version__"])

@@ -1,4 +1,4 @@
-"""The `boxmatch` program: picks the command, and turns what a user can cause into one message and an exit code."""
+"""The `boxmatch` program: picks the command; what a user can cause becomes one message and an exit code."""
 
 import difflib
 import importlib
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("boxmatch: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; nothing is left to say, and closing stdout must not say it.
+        # The reader of our output (`| head`) has gone, and closing stdout must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -90,7 +90,8 @@ def _unknown_command(name: str) -> int:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     print(
-        f"boxmatch: unknown command '{name}'{hint}\nThe commands are: {', '.join(COMMANDS)}. Help: boxmatch --help",
+        f"boxmatch: unknown command '{name}'{hint}\n"
+        f"The commands are: {', '.join(COMMANDS)}. Help: boxmatch --help",
         file=sys.stderr,
     )
     return EXIT_USAGE

@@ -1,6 +1,7 @@
 """`boxmatch check`: look through a data set."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from boxmatch.commands.errors import EXIT_DATA
 
@@ -26,11 +27,19 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    from boxmatch.commands.parser import config_parser, parse, section_help
+    from boxmatch.commands.data_check import check_data
+    from boxmatch.commands.parser import config_parser, instantiate, parse, section_help
+    from boxmatch.training.run_folder import write_atomically
 
     if section_help("check", arguments):
         return 0
     parser = config_parser("check")
     parser.add_argument("--output", type=str | None, default=None)
     config = parse(parser, arguments)
-    return EXIT_DATA
+    report = check_data(instantiate(config, "data"))
+    print(report.text())
+    if config.output:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(config.output), report.to_json() + "\n")
+        print(f"Written to {config.output}")
+    return EXIT_DATA if report.errors else 0

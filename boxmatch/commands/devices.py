@@ -20,7 +20,7 @@ def find_device(name: str | None) -> torch.device:
         raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise CommandError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that PyTorch can use; take cpu",
+            f"--device {name}: PyTorch can use {torch.cuda.device_count()} GPUs of this machine; take cpu",
             EXIT_ENVIRONMENT,
         )
     return device

@@ -1,4 +1,4 @@
-"""The options of the commands: constructor signatures of detector, data and training, read from flags and YAML."""
+"""Options of the commands: the constructors of detector, data and training, as flags and as YAML."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +125,7 @@ def option_names(parser: ArgumentParser) -> list[str]:
 
 
 def section_help(command: str, arguments: Sequence[str]) -> bool:
-    """Print the options of one section for `--data.help`, `--detector.help` and the like; False if none is asked for.
+    """Print the options of one section for `--data.help` and the like; False if none is asked for.
 
     `--detector.help CLASS` and `--detector.assigner.help CLASS` are left to the parser.
     """

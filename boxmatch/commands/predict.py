@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from boxmatch.commands.arguments import PlainParser
 from boxmatch.commands.errors import EXIT_DATA, UsageError

@@ -28,7 +28,7 @@ DEFAULT_SIZE = 416
 
 
 def find_pictures(sources: Sequence[str]) -> list[Path]:
-    """Files named one by one, picture files of folders, and files that match patterns; each once, in a fixed order.
+    """Named files, picture files of folders, files that match patterns; each once, in a fixed order.
 
     Raises:
         CommandError: a folder or pattern has no pictures. A file that does not exist is met when it is read.
@@ -87,7 +87,7 @@ class Input:
 
 
 def read_input(file: Path, side: int) -> Input:
-    """Read a picture, bring its longest side to `side`, and centre it on a canvas whose sides are multiples of 32.
+    """Read a picture, bring its longest side to `side`, centre it on a canvas of multiples of 32.
 
     Raises:
         DataError: the file cannot be read.
@@ -106,7 +106,7 @@ def _padded(length: int) -> int:
 
 
 class PictureStream:
-    """Batches of pictures with one canvas size; files that cannot be read are left out and named in `problems`.
+    """Batches of pictures of one canvas size; files that cannot be read are named in `problems` instead.
 
     Args:
         files: the pictures.

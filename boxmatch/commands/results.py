@@ -60,8 +60,23 @@ def result_table(last: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def closing_lines(folder: Path, pictures: Sequence[Path]) -> str:
-    """Where everything is."""
-    lines = [f"Run folder: {folder}"]
-    lines += [f"  {path.relative_to(folder)}" for path in pictures]
-    return "\n".join(lines)
+# What stands in the files of a run folder, in the order in which people look at them.
+FILES = {
+    "metrics.json": "last and best evaluation",
+    "metrics.csv": "one row per epoch",
+    "curves.png": "losses, precision and learning rate",
+    "pr_curves.png": "precision over recall, per class",
+    "predictions.png": "predictions beside the truth",
+    "assignment.png": "which places learn which box",
+    "best.safetensors": "weights of the best epoch",
+    "config.yaml": "all settings, for --config",
+}
+
+
+def closing_lines(folder: Path) -> str:
+    """The folder of a run and what is in it."""
+    found = {name: about for name, about in FILES.items() if (folder / name).is_file()}
+    width = max((len(name) for name in found), default=0)
+    return "\n".join(
+        [f"Run folder: {folder}", *(f"  {name:<{width}}  {about}" for name, about in found.items())]
+    )

@@ -10,15 +10,10 @@ from typing import Any
 from boxmatch.checkpoints import load_detector
 from boxmatch.commands.errors import EXIT_CHECKPOINT, CommandError, UsageError
 from boxmatch.models.detector import Detector
+from boxmatch.training.run_log import is_first_process
 
 CONFIG = "config.yaml"
 WEIGHTS = ("best.safetensors", "last.safetensors", "detector.safetensors")
-
-
-def first_process() -> bool:
-    """Whether this is the process that speaks and writes, of those that `torchrun`, SLURM or Lightning started."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return all(rank == "0" for rank in ranks)
 
 
 def output_folder(given: str | None, kind: str) -> Path:
@@ -38,7 +33,7 @@ def output_folder(given: str | None, kind: str) -> Path:
 
 def _numbered(root: Path, kind: str) -> Iterator[Path]:
     inherited = os.environ.get("BOXMATCH_OUTPUT")
-    if inherited is not None and not first_process():
+    if inherited is not None and not is_first_process():
         yield Path(inherited)
     taken = {path.name for path in root.glob(f"{kind}-*")}
     yield from (root / f"{kind}-{n:03d}" for n in range(1, 100_000) if f"{kind}-{n:03d}" not in taken)
@@ -83,7 +78,7 @@ def weight_file(run: str | None, weights: str | None) -> Path:
 
 
 def load(file: Path, **postprocess: Any) -> Detector:
-    """A detector from its weight file, with the given options of its post-processing (None keeps the saved one)."""
+    """A detector from its weight file; options of its post-processing that are not None replace the saved."""
     with checkpoint_errors():
         detector = load_detector(file)
     changes = {name: value for name, value in postprocess.items() if value is not None}

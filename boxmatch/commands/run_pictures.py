@@ -1,4 +1,4 @@
-"""The pictures a run leaves: curves, precision over recall, predictions beside the truth, the assignment."""
+"""The pictures a run leaves: predictions beside the truth, and the assignment of a training picture."""
 
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,24 @@ from boxmatch.models.detector import Detector
 from boxmatch.visualize import (
     PageEntry,
     draw_assignment,
-    draw_curves,
-    draw_pr_curves,
     draw_predictions_page,
 )
 
 PAGE_PICTURES = 8
 
 
-def write_pictures(run: Path, detector: nn.Module, data: DataModule) -> list[Path]:
-    """Write all pictures that the run has the numbers for, and return their files."""
-    assert isinstance(detector, Detector)
-    folder = run / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    if (run / "metrics.csv").is_file():
-        draw_curves(run).savefig(folder / "curves.png")
-        written.append(folder / "curves.png")
-    if (run / "pr_curves.json").is_file():
-        draw_pr_curves(run).savefig(folder / "pr_curves.png")
-        written.append(folder / "pr_curves.png")
+def write_pictures(run: Path, detector: nn.Module, data: DataModule) -> None:
+    """Write predictions.png and assignment.png into a run folder; the curves are drawn by the training itself.
+
+    Raises:
+        ValueError: the detector is none of the package and has no priors to draw.
+    """
+    if not isinstance(detector, Detector):
+        raise ValueError(f"only a boxmatch.models.Detector can be drawn, got {type(detector).__name__}")
     if len(data.annotations("val")):
         entries = page_entries(detector, data, "val", PAGE_PICTURES)
-        draw_predictions_page(entries, detector.class_names).save(folder / "predictions.png")
-        written.append(folder / "predictions.png")
-    batch = first_batch(data)
-    draw_first_assignment(detector, batch, folder / "assignment.png")
-    return [*written, folder / "assignment.png"]
+        draw_predictions_page(entries, detector.class_names).save(run / "predictions.png")
+    draw_first_assignment(detector, first_batch(data), run / "assignment.png")
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -79,28 +79,26 @@ def _train(parser: "ArgumentParser", config: "Namespace") -> int:
     from boxmatch.commands.data_check import checked_data
     from boxmatch.commands.parser import dump, instantiate
     from boxmatch.commands.results import closing_lines, result_table
-    from boxmatch.commands.run_folders import CONFIG, first_process, output_folder
+    from boxmatch.commands.run_folders import CONFIG, output_folder
     from boxmatch.commands.run_pictures import write_pictures
     from boxmatch.train import fit
+    from boxmatch.training.run_log import is_first_process
 
-    folder = (
-        Path(config.resume) if config.resume and not config.output else output_folder(config.output, "train")
-    )
-    if not config.resume and (folder / CONFIG).exists() and first_process():
+    folder = output_folder(config.output or config.resume, "train")
+    if not config.resume and (folder / CONFIG).exists() and is_first_process():
         raise UsageError(
             f"{folder} already holds a run; go on with --resume {folder} or give another --output"
         )
-    data = checked_data(config, speak=first_process())
+    data = checked_data(config, speak=is_first_process())
     detector = instantiate(config, "detector", class_names=list(data.class_names))
-    options = {
-        name: instantiate(config, name) for name in ("optimizer", "schedule", "ema", "trainer", "evaluation")
-    }
-    if first_process():
+    sections = ("optimizer", "schedule", "ema", "trainer", "evaluation")
+    options = {name: instantiate(config, name) for name in sections}
+    if is_first_process() and not config.resume:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(dump(parser, config, "output", "resume"), encoding="utf-8")
-    result = fit(detector, data, **options, output=folder, seed=config.seed, resume=config.resume)
-    if first_process():
-        pictures = write_pictures(folder, result.detector, data)
+    result = fit(detector, data, output=folder, seed=config.seed, resume=config.resume, **options)
+    if is_first_process():
+        write_pictures(folder, result.detector, data)
         print(result_table(result.last, result.best))
-        print(closing_lines(folder, pictures))
+        print(closing_lines(folder))
     return 0

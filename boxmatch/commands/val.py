@@ -70,29 +70,39 @@ def with_run_config(arguments: Sequence[str]) -> list[str]:
 def _val(config: "Namespace") -> int:
     import json
 
+    from boxmatch.commands.data_check import checked_data
     from boxmatch.commands.parser import instantiate
     from boxmatch.commands.results import evaluation_table
-    from boxmatch.commands.run_folders import first_process, load, output_folder, weight_file
+    from boxmatch.commands.run_folders import load, output_folder, weight_file
+    from boxmatch.train import validate
+    from boxmatch.training.run_folder import write_atomically
+    from boxmatch.training.run_log import is_first_process
 
     thresholds: dict[str, Any] = {
         name: config[name] for name in ("score_threshold", "nms_iou", "max_detections")
     }
     file = weight_file(config.run, config.weights)
     detector = load(file, **thresholds)
-    # `val` is the split the Trainer evaluates; class names come from the weights, so labels mean the same.
-    config.data.val = config.data[config.split]
-    data = instantiate(config, "data", class_names=list(detector.class_names))
+    choose_split(config)
     folder = output_folder(config.output, "val")
-    result = evaluate_detector(detector, data, config)
-    if first_process():
+    # Class names come from the weights, so that labels mean the same.
+    data = checked_data(config, speak=False, class_names=list(detector.class_names))
+    options = {name: instantiate(config, name) for name in ("trainer", "evaluation")}
+    split = "test" if config.split == "test" else "val"
+    result = validate(detector, data, split=split, output=folder, **options)
+    if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"weights": str(file), "data": config.data.root, "split": config.data.val, **result}
-        (folder / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record = {"weights": str(file), "data": config.data.root, "split": config.split, **result}
+        write_atomically(folder / "metrics.json", json.dumps(record, indent=2) + "\n")
         print(evaluation_table(result))
         print(f"Written to {folder / 'metrics.json'}")
     return 0
 
 
-def evaluate_detector(detector: Any, data: Any, config: "Namespace") -> dict[str, Any]:
-    """The evaluation of the whole split by the Trainer, over all its processes."""
-    raise NotImplementedError
+def choose_split(config: "Namespace") -> None:
+    """Make the data module read what `--split` asks for."""
+    if config.split == "train":
+        config.data.val = config.data.train if config.data.train is not None else "train"
+    elif config.split == "test" and config.data.test is None:
+        # With `val` named, the test split is read only when it is named too; without, both are looked for.
+        config.data.val = None

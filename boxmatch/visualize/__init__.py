@@ -1,4 +1,4 @@
-"""Pictures: assignments, detections, curves. Nothing here keeps state; matplotlib is imported when a figure is drawn."""
+"""Pictures: assignments, detections, curves. No state; matplotlib is imported when a figure is drawn."""
 
 from boxmatch.visualize.assignment import draw_assignment
 from boxmatch.visualize.curves import draw_curves, draw_pr_curves

@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 RGB = tuple[int, int, int]
 
-# Told apart on photographs and by most colour-blind eyes: Okabe & Ito 2008 without black, then hues in between.
+# Told apart on photographs and by most colour-blind eyes: Okabe & Ito 2008 without black, then in between.
 _FIRST: tuple[RGB, ...] = (
     (230, 159, 0),
     (86, 180, 233),
