@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..boxes import pair_iou
 from ..losses.box_similarity import SimilarityKind, box_similarity, check_similarity
 from ..priors import Priors
 from ..segments import segment_max, segment_topk
@@ -50,7 +49,9 @@ class TaskAligned(Assigner):
     ) -> None:
         super().__init__(ignore_threshold=ignore_threshold)
         if not (alpha >= 0 and beta >= 0 and topk >= 1):
-            raise ValueError(f"expected alpha and beta of 0 or more and topk of 1 or more, got {alpha=}, {beta=}, {topk=}")
+            raise ValueError(
+                f"expected alpha and beta of 0 or more and topk of 1 or more, got {alpha=}, {beta=}, {topk=}"
+            )
         check_similarity(similarity, "similarity")
         self.alpha = alpha
         self.beta = beta
@@ -59,9 +60,13 @@ class TaskAligned(Assigner):
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
         if predictions is None or predictions.boxes is None:
-            raise ValueError("TaskAligned compares predicted boxes, got none; pass predictions with decoded boxes")
+            raise ValueError(
+                "TaskAligned compares predicted boxes, got none; pass predictions with decoded boxes"
+            )
         candidates = priors.inside(targets)
-        overlap, alignment = self._alignment(candidates, targets, predictions)
+        overlap = self._overlap(predictions.boxes, candidates, targets)
+        probability = self._probability(predictions, candidates, targets)
+        alignment = probability.pow(self.alpha) * overlap.pow(self.beta)
         kept = segment_topk(alignment, candidates.gt, len(targets), self.topk) & (alignment > 0)
         selected = candidates.select(kept)
         overlap, alignment = overlap[kept], alignment[kept]
@@ -81,19 +86,18 @@ class TaskAligned(Assigner):
             candidates=selected,
         )
 
-    def _alignment(
-        self, pairs: Pairs, targets: Targets, predictions: Predictions
-    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-        """Similarity of the predicted box, and the alignment, of each pair."""
-        assert predictions.boxes is not None
+    def _overlap(self, boxes: Float[Tensor, "B P 4"], pairs: Pairs, targets: Targets) -> Float[Tensor, "N"]:
+        """Similarity of each pair's predicted box to its object, at least 0."""
+        predicted, gts = boxes[targets.image[pairs.gt], pairs.prior], targets.boxes[pairs.gt]
+        return box_similarity(predicted, gts, self.similarity).clamp(min=0)
+
+    def _probability(self, predictions: Predictions, pairs: Pairs, targets: Targets) -> Float[Tensor, "N"]:
+        """Predicted probability of each pair's class, times that of an object where the network has such a branch."""
         image = targets.image[pairs.gt]
         probability = predictions.logits[image, pairs.prior, targets.labels[pairs.gt]].sigmoid()
-        if predictions.quality is not None:
-            probability = probability * predictions.quality[image, pairs.prior].sigmoid()
-        boxes, gts = predictions.boxes[image, pairs.prior], targets.boxes[pairs.gt]
-        overlap = pair_iou(boxes, gts) if self.similarity == "iou" else box_similarity(boxes, gts, self.similarity)
-        overlap = overlap.clamp(min=0)
-        return overlap, probability.pow(self.alpha) * overlap.pow(self.beta)
+        if predictions.quality is None:
+            return probability
+        return probability * predictions.quality[image, pairs.prior].sigmoid()
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, topk={self.topk}, similarity={self.similarity!r}"
