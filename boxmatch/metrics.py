@@ -248,10 +248,16 @@ class MeanPrecision:
             return evaluate(self.detections, self.ground_truths, self.class_names, self.settings)
         parts: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, (self.detections, self.ground_truths))
-        result: list[Any] = [None]
+        answer: list[Any] = [None, None]
         if torch.distributed.get_rank() == 0:
             detections = {k: v for part in parts for k, v in part[0].items()}
-            ground_truths = {k: v for part in parts for k, v in part[1].items()}
-            result = [evaluate(detections, ground_truths, self.class_names, self.settings)]
-        torch.distributed.broadcast_object_list(result, src=0)
-        return result[0]
+            truths = {k: v for part in parts for k, v in part[1].items()}
+            try:
+                answer[0] = evaluate(detections, truths, self.class_names, self.settings)
+            except Exception as error:
+                # The other processes wait for the result: they must hear of the failure instead.
+                answer[1] = error
+        torch.distributed.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]

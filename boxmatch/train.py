@@ -17,10 +17,10 @@ from boxmatch.training.guard import RunStopped, StepGuard, StopRequest
 from boxmatch.training.lit import LitDetector
 from boxmatch.training.logs import Logs
 from boxmatch.training.options import EMAOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
-from boxmatch.training.random_state import RandomStates
 from boxmatch.training.record import run_record
 from boxmatch.training.run_folder import RunFolder
 from boxmatch.training.run_log import is_first_process, run_log, say
+from boxmatch.training.streams import DataPosition, RandomStates
 from boxmatch.training.trainer import make_loggers, make_trainer
 
 __all__ = [
@@ -137,7 +137,9 @@ def _run(
     with StopRequest() as request:
         guard = StepGuard(folder, request)
         saving = SaveCheckpoints(folder, metrics, guard, options.checkpoint_every_n_steps)
-        runner = make_trainer(options, folder, [RandomStates(seed), metrics, guard, saving], loggers)
+        runner = make_trainer(
+            options, folder, [RandomStates(seed), DataPosition(), metrics, guard, saving], loggers
+        )
         try:
             runner.fit(module, datamodule=data, ckpt_path=folder.last if resume else None)
         except RunStopped:

@@ -47,6 +47,7 @@ class WriteMetrics(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the rows that a resumed run is going to write again."""
+        self.logged = trainer.global_step
         if trainer.is_global_zero:
             self.logs.cut(epoch=trainer.current_epoch, step=trainer.global_step + 1)
         self.started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Random streams: seeded per process, kept in checkpoints, put back before the first resumed step."""
+"""Random streams and place in the data: kept in checkpoints, put back before the first resumed step."""
 
 import random
 from typing import Any
@@ -66,7 +66,34 @@ class RandomStates(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Put the streams back before the first resumed step: making the loops may have drawn from them."""
+        """Put the streams back before the first resumed step: making the loops may draw from them."""
         if self.loaded is not None and trainer.global_rank < len(self.loaded):
             set_random_state(self.loaded[trainer.global_rank])
+        self.loaded = None
+
+
+class DataPosition(Callback):
+    """Carries the loader's place in the epoch over a resume.
+
+    The Trainer does so itself, but not once its loader was asked for its length to lay out the schedule: by then the
+    loader counts as set up, and the saved place is silently dropped (Lightning 2.6).
+    """
+
+    def __init__(self) -> None:
+        self.loader: Any = None
+        self.loaded: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands; empty for loaders that do not know."""
+        return dict(self.loader.state_dict()) if hasattr(self.loader, "state_dict") else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the place until there is a loader."""
+        self.loaded = state_dict
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the loader there, before it gives the first batch."""
+        self.loader = trainer.train_dataloader
+        if self.loaded and hasattr(self.loader, "load_state_dict"):
+            self.loader.load_state_dict(self.loaded)
         self.loaded = None
