@@ -1,7 +1,7 @@
-"""YAML of configuration and data files, read without surprises: plain data only, no duplicate keys, `1e-3` is a number."""
+"""YAML of configuration and data files, without surprises: plain data, unique keys, 1e-3 is a number."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -15,10 +15,10 @@ _DROPPED = (_BOOL, _FLOAT, _INT, "tag:yaml.org,2002:timestamp")
 
 
 class StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 scalars (no yes/no, 0123 or 1:30 surprises), unique keys and limits."""
+    """PyYAML's safe loader with YAML 1.2 scalars (no yes/no, 0123, 1:30 traps), unique keys and limits."""
 
     # The loader reads this table instead of the parent's, so the parent stays as it is.
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -61,7 +61,8 @@ StrictLoader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0
 StrictLoader.add_implicit_resolver(
     _FLOAT,
     re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
     ),
     list("-+.0123456789"),
 )
@@ -81,3 +82,5 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=StrictLoader)
     except RecursionError:
         raise yaml.YAMLError("the text is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from error

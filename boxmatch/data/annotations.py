@@ -1,7 +1,8 @@
 """Annotations of a whole data set as a few flat arrays: I images, N boxes.
 
-A Python object per box costs about 500 bytes and a copy in each worker process, because reference counts are written to.
-Flat arrays cost 45 bytes per box, are shared by all workers, and make every check one array operation.
+A Python object per box costs about 500 bytes and a copy in each worker process, because reference counts are
+written to. Flat arrays cost 45 bytes per box, are shared by all workers, and make every check one array
+operation.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
-from torch import Tensor
 
 from boxmatch.errors import DataError
 
@@ -21,7 +20,8 @@ UNKNOWN_SIZE = -1
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Pictures and boxes of one split. An image without boxes owns no row; `offsets` says which rows an image owns.
+    """Pictures and boxes of one split. An image without boxes owns no row; `offsets` says which rows an
+    image owns.
 
     Args:
         root: folder that the file names are relative to.
@@ -33,11 +33,13 @@ class Annotations:
         boxes: xyxy in pixels, from 0, with exclusive ends: a box of one pixel is (x, y, x + 1, y + 1).
         labels: index into `class_names`.
         ignore: regions (crowd, difficult) that are neither object nor background.
-        areas: area in square pixels by which the size of an object is judged: COCO's own, otherwise that of the box.
+        areas: area in square pixels by which the size of an object is judged: COCO's own, otherwise that of
+            the box.
         object_ids: COCO annotation id, number of the object in an XML file, or line number; from 1.
         class_names: names in the order of the labels.
         class_ids: category id of each class in its source, needed to write COCO results.
         object_kind: what `object_ids` counts: "object", "annotation" or "line".
+        shared: the torch tensors whose memory the arrays use, after `share`.
     """
 
     root: Path
@@ -54,7 +56,7 @@ class Annotations:
     class_names: tuple[str, ...]
     class_ids: tuple[int, ...]
     object_kind: str = "object"
-    shared: tuple[Tensor, ...] = field(default=(), repr=False)
+    shared: tuple[Any, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -138,6 +140,8 @@ class Annotations:
 
     def share(self) -> Self:
         """The same arrays in shared memory: worker processes, forked or spawned, read them without a copy."""
+        import torch  # here, because reading and checking need no torch: it takes 4 s and 500 MB to import
+
         tensors = tuple(torch.from_numpy(np.array(getattr(self, name))).share_memory_() for name in ARRAYS)
         return replace(self, shared=tensors, **{n: t.numpy() for n, t in zip(ARRAYS, tensors, strict=True)})
 
@@ -153,8 +157,8 @@ def _rebuild(
     class_ids: tuple[int, ...],
     object_kind: str,
 ) -> Annotations:
-    shared = tuple(a for a in arrays if isinstance(a, Tensor))
-    plain = {n: a.numpy() if isinstance(a, Tensor) else a for n, a in zip(ARRAYS, arrays, strict=True)}
+    shared = tuple(a for a in arrays if not isinstance(a, np.ndarray))
+    plain = {n: a if isinstance(a, np.ndarray) else a.numpy() for n, a in zip(ARRAYS, arrays, strict=True)}
     return Annotations(
         root=root,
         class_names=class_names,
@@ -181,7 +185,8 @@ def pack_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def concatenate(parts: Sequence[Annotations]) -> Annotations:
-    """Several sets as one, as VOC2007 + VOC2012: classes are joined by name, image ids become positions when they clash.
+    """Several sets as one, as VOC2007 + VOC2012: classes are joined by name, image ids become positions when
+    they clash.
 
     Raises:
         ValueError: no parts.

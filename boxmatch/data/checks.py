@@ -1,4 +1,4 @@
-"""Checks of flat annotations before training. Each kind of fault is one array operation over all boxes of a split."""
+"""Checks of flat annotations before training: each kind of fault is one array operation over all boxes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +13,11 @@ from boxmatch.data.headers import Progress, read_headers
 from boxmatch.data.images import PIXEL_LIMIT
 from boxmatch.data.problems import KEPT_PER_KIND, CheckPolicy, ProblemLog
 
-# Text labels have six digits: on a picture of 10 000 px a box of one pixel comes back with up to 0.01 px more.
+# Text labels have six digits: on a picture of 10 000 px a box of one pixel comes back with up to 0.01 px
+# more.
 ROUNDING = 0.01
-# VOC boxes are whole pixels, so a box of 1 x 1 px is what xmin = xmax and ymin = ymax become: a click, not an object.
+# VOC boxes are whole pixels, so a box of 1 x 1 px is what xmin = xmax and ymin = ymax become: a click, not
+# an object.
 ZERO_SIZE = 1 + ROUNDING
 # Tools round coordinates: what leaves the picture by less than a pixel is clipped without a word.
 OUTSIDE = 1 - ROUNDING
@@ -50,8 +52,8 @@ def check_pictures(
 ) -> Annotations:
     """The pictures that can be read, with the sizes that their files have.
 
-    Boxes count in the upright picture, after the EXIF rotation. An annotation with the size of the picture as it is stored, turned
-    by 90 degrees, is of kind `exif`; any other difference is of kind `picture_size`.
+    Boxes count in the upright picture, after the EXIF rotation. An annotation with the size of the picture
+    as it is stored, turned by 90 degrees, is of kind `exif`; any other difference is of kind `picture_size`.
 
     Args:
         pictures: read the headers, decode all pixels too, or touch no file.
@@ -60,7 +62,11 @@ def check_pictures(
     count = len(annotations)
     if pictures == "skip" or not count:
         return annotations
-    chosen = np.arange(count) if sample is None else np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
+    chosen = (
+        np.arange(count)
+        if sample is None
+        else np.unique(np.linspace(0, count - 1, min(sample, count)).astype(int))
+    )
     headers = read_headers(
         len(chosen),
         lambda position: annotations.file(int(chosen[position])),
@@ -73,12 +79,16 @@ def check_pictures(
         log.add(kind, annotations.name(int(chosen[position])), message)
         keep[chosen[position]] = False
     written = annotations.sizes[chosen]
-    differs = ((written != headers.sizes) & (headers.sizes != UNKNOWN_SIZE) & (written != UNKNOWN_SIZE)).any(1)
+    differs = ((written != headers.sizes) & (headers.sizes != UNKNOWN_SIZE) & (written != UNKNOWN_SIZE)).any(
+        1
+    )
     stored = headers.turned & (written == headers.sizes[:, ::-1]).all(1)
     for position in np.flatnonzero(differs).tolist():
         image = int(chosen[position])
         kind = "exif" if stored[position] else "picture_size"
-        log.add(kind, annotations.name(image), _size_message(kind, written[position], headers.sizes[position]))
+        log.add(
+            kind, annotations.name(image), _size_message(kind, written[position], headers.sizes[position])
+        )
         keep[image] = policy.action(kind) == "keep"
     sizes = annotations.sizes.copy()
     sizes[chosen] = np.where(headers.sizes == UNKNOWN_SIZE, written, headers.sizes)
@@ -90,8 +100,8 @@ def _size_message(kind: str, written: np.ndarray, upright: np.ndarray) -> str:
     annotated, shown = (f"{width}x{height}" for width, height in (written.tolist(), upright.tolist()))
     if kind == "exif":
         return (
-            f"the annotation says {annotated}, but the EXIF tag turns the picture to {shown}; the boxes seem drawn on the "
-            f"unturned picture: remove the tag or annotate the picture as it is shown"
+            f"the annotation says {annotated}, but the EXIF tag turns the picture to {shown}, so the boxes "
+            f"seem drawn on the unturned picture; remove the tag, or annotate the picture as it is shown"
         )
     return f"the annotation says {annotated}, the file has {shown}; correct the annotation or the file"
 
@@ -99,9 +109,9 @@ def _size_message(kind: str, written: np.ndarray, upright: np.ndarray) -> str:
 def check_boxes(annotations: Annotations, log: ProblemLog, *, policy: CheckPolicy) -> Annotations:
     """Boxes that a detector may see: finite, with extent, inside their picture.
 
-    A box is of zero size when it has 0 px in one direction or at most 1 px in both. Non-finite, inverted and zero-size boxes are
-    left out; boxes outside are clipped, or left out by policy and when nothing remains. What leaves the picture by less than one
-    pixel is rounding and is clipped silently.
+    A box is of zero size when it has 0 px in one direction or at most 1 px in both. Non-finite, inverted and
+    zero-size boxes are left out; boxes outside are clipped, or left out by policy and when nothing remains.
+    What leaves the picture by less than one pixel is rounding and is clipped silently.
     """
     note = _Notes(annotations, log)
     boxes = annotations.boxes
@@ -113,14 +123,23 @@ def check_boxes(annotations: Annotations, log: ProblemLog, *, policy: CheckPolic
     note.rows("inverted", inverted, lambda row: "the box ends before it begins; swap its corners")
     thin = np.minimum(width, height) <= 0
     zero = finite & ~inverted & (thin | (np.maximum(width, height) <= ZERO_SIZE))
-    note.rows("zero_size", zero, lambda row: f"the box has no extent ({width[row]:g} x {height[row]:g} px); redraw it")
+    note.rows(
+        "zero_size",
+        zero,
+        lambda row: f"the box has no extent ({width[row]:g} x {height[row]:g} px); redraw it",
+    )
     clipped = clip_boxes(annotations)
     with np.errstate(invalid="ignore", over="ignore"):
         beyond = np.abs(boxes - clipped).max(1, initial=0) >= OUTSIDE
     outside = finite & ~inverted & ~zero & beyond
     remains = (clipped[:, 2:] > clipped[:, :2]).all(1)
     note.rows("outside", outside & remains, lambda row: f"the box leaves {note.picture(row)}; move it inside")
-    note.rows("outside", outside & ~remains, lambda row: f"the box lies beside {note.picture(row)}; remove it", "drop")
+    note.rows(
+        "outside",
+        outside & ~remains,
+        lambda row: f"the box lies beside {note.picture(row)}; remove it",
+        "drop",
+    )
     keep = finite & ~inverted & ~zero & remains
     if policy.outside == "drop":
         keep &= ~outside
@@ -142,11 +161,15 @@ def clip_boxes(annotations: Annotations) -> Float32[np.ndarray, "N 4"]:
 
 
 def check_duplicates(annotations: Annotations, log: ProblemLog, *, policy: CheckPolicy) -> Annotations:
-    """Note boxes that equal an earlier one of the same class in the same picture; they are left out if the policy says drop."""
+    """Note boxes and ids that appear twice; such boxes are left out if the policy says drop."""
     later = duplicates(annotations)
-    _Notes(annotations, log).rows("duplicate_box", later, lambda row: "the same box appears twice; remove one")
-    if annotations.object_kind == "annotation":  # ids are only written in COCO files; elsewhere they are positions
-        ids, first = np.unique(annotations.object_ids, return_index=True)
+    _Notes(annotations, log).rows(
+        "duplicate_box", later, lambda row: "the same box appears twice; remove one"
+    )
+    if (
+        annotations.object_kind == "annotation"
+    ):  # ids are only written in COCO files; elsewhere they are positions
+        first = np.unique(annotations.object_ids, return_index=True)[1]
         repeated = np.ones(len(annotations.object_ids), dtype=bool)
         repeated[first] = False
         message = "the annotation id appears twice; evaluation tools count such boxes wrongly"
@@ -170,7 +193,7 @@ def duplicates(annotations: Annotations) -> Bool[np.ndarray, "N"]:
 
 
 def _hash(annotations: Annotations) -> Int64[np.ndarray, "N"]:
-    """One number per box from picture, class and corners: sorting it is ten times faster than sorting six columns."""
+    """One number per box from picture, class and corners: sorting it is faster than sorting six columns."""
     corners = np.ascontiguousarray(annotations.boxes).view(np.int32)
     key = annotations.image_index().astype(np.int64)
     for column in (annotations.labels, *corners.T):

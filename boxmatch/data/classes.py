@@ -34,9 +34,9 @@ VOC_CLASSES = (  # Everingham et al. 2010, table 1, in alphabetical order
 def voc_classes(root: Path, found: Iterable[str]) -> tuple[str, ...]:
     """Order of the classes of a VOC folder, whose files hold names only.
 
-    `classes.txt` in the root, one name a line, leads; classes it lacks follow in alphabetical order. Without it the 20 VOC
-    classes, all of them and in their usual order, when every name found is one of them; otherwise the names found, in
-    alphabetical order.
+    `classes.txt` in the root, one name a line, leads; classes it lacks follow in alphabetical order. Without
+    it the 20 VOC classes, all of them and in their usual order, when every name found is one of them;
+    otherwise the names found, in alphabetical order.
     """
     names = set(found)
     listed = class_list(root)
@@ -63,14 +63,14 @@ def class_list(root: Path) -> tuple[str, ...] | None:
 
 
 def nearest_name(name: str, valid: Sequence[str]) -> str | None:
-    """The valid class name most like a misspelt one, whatever the case of its letters; None when none is near."""
+    """The valid class name most like a misspelt one, in any case of letters; None when none is near."""
     lowered = {candidate.lower(): candidate for candidate in reversed(valid)}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return lowered[near[0]] if near else None
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ only in the case of letters, blanks and signs, or in a missing letter of five or more."""
+    """Pairs of names that differ only in case, blanks and signs, or by a missing letter of five or more."""
     whole: dict[str, str] = {}
     shortened: dict[str, str] = {}
     pairs: dict[tuple[str, str], None] = {}

@@ -1,6 +1,7 @@
 """Picture files: the size from the header, and the one way in which boxmatch decodes them.
 
-EXIF rule: the orientation tag is applied, so a picture has the pixels that a viewer shows, and boxes count in that frame.
+EXIF rule: the orientation tag is applied, so a picture has the pixels that a viewer shows, and boxes count
+in that frame.
 """
 
 from pathlib import Path
@@ -31,11 +32,14 @@ def open_image(path: str | Path, limit: int = PIXEL_LIMIT, *, side: int | None =
     """A picture as upright RGB; grey, palette, CMYK and 16-bit files are converted, transparency is left out.
 
     Args:
-        limit: pixels allowed, looked up in the header before anything is decoded. Pillow's own limit of 179 Mpx stays.
-        side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, so long as its longer side keeps this many pixels.
+        limit: pixels allowed, looked up in the header before anything is decoded. Pillow's own limit of 179
+            Mpx stays.
+        side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, so long as its longer side keeps this
+            many pixels.
 
     Raises:
-        DataError: the file is missing, no picture, damaged, cut short, too large or of floating point; the text names it.
+        DataError: the file is missing, no picture, damaged, cut short, too large or of floating point; the
+            text names it.
     """
     with _open_header(path, limit) as image:
         orientation = _orientation(image)
@@ -52,7 +56,8 @@ def open_image(path: str | Path, limit: int = PIXEL_LIMIT, *, side: int | None =
 
 
 def read_size(path: str | Path, limit: int = PIXEL_LIMIT) -> tuple[int, int, bool]:
-    """Width and height after the EXIF rotation, and whether that rotation swapped them; reads the header only.
+    """Width and height after the EXIF rotation, and whether that rotation swapped them; reads the header
+    only.
 
     Raises:
         DataError: as `open_image`, as far as the header tells.
@@ -73,7 +78,8 @@ def oriented_size(path: str | Path, limit: int = PIXEL_LIMIT) -> tuple[int, int]
 
 
 def is_plain_jpeg(path: str | Path, limit: int = PIXEL_LIMIT) -> bool:
-    """Whether every JPEG decoder gives the pixels of `open_image`: grey or RGB, upright; reads the header only.
+    """Whether every JPEG decoder gives the pixels of `open_image`: grey or RGB, upright; reads the header
+    only.
 
     Raises:
         DataError: as `open_image`, as far as the header tells.
@@ -101,13 +107,13 @@ def _open_header(path: str | Path, limit: int) -> Image.Image:
     if width * height > limit:
         image.close()
         raise TooLargeError(
-            f"{path}: {width}x{height} pixels are more than the limit of {limit:,}; scale the picture down or raise the limit"
+            f"{path}: {width}x{height} exceeds the limit of {limit:,} pixels; scale it down or raise the limit"
         )
     return image
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) when there is none or it is damaged. Must be asked before the pixels are loaded."""
+    """EXIF orientation, 1 (upright) when there is none or it is damaged; to be asked before loading."""
     # Pillow turns TIFF itself. Asking a PNG that has no EXIF in its header would decode it.
     if image.format == "TIFF" or "exif" not in image.info:
         return 1

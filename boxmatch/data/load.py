@@ -1,4 +1,4 @@
-"""From a folder to checked annotations: read all splits, agree on one class table, check everything, report it at once."""
+"""From a folder to checked annotations: all splits, one class table, everything checked, one report."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,20 +30,24 @@ def load_splits(
     sample: int | None = None,
     hold_out: float = 0.1,
 ) -> tuple[dict[str, Annotations], CheckReport]:
-    """Read and check the splits of a data set. The report says what was found; `report.refuse()` raises if it forbids training.
+    """Read and check the splits of a data set.
+
+    The report says what was found; its `refuse()` raises if that forbids training.
 
     Args:
         root: the data root; no file name may leave it.
-        splits: entries of each split as `read_split` takes them; None looks for the usual ones. The first split is the one that
-            is trained on.
+        splits: entries of each split as `read_split` takes them; None looks for the usual ones. The first
+            split is the one that is trained on.
         layout: "voc", "coco", "yolo", or found out.
-        class_names: the class table; found in the data when None. COCO: categories by id. YOLO: order of the data file. VOC:
-            `classes.txt` in the root, the 20 VOC classes if there are no others, or alphabetical.
+        class_names: the class table; found in the data when None. COCO: categories by id. YOLO: order of the
+            data file. VOC: `classes.txt` in the root, the 20 VOC classes if there are no others, or
+            alphabetical.
         options: what the readers are told.
         policy: what to do about each kind of problem.
         pictures: read the header of each picture, decode all pixels, or touch no picture.
         sample: look at this many pictures per split only.
-        hold_out: share of the training pictures that becomes "val" when that split is asked for with None and there is none.
+        hold_out: share of the training pictures that becomes "val" when that split is asked for with None
+            and there is none.
 
     Raises:
         DataError: no such folder, layout or split; nothing to check.
@@ -57,7 +61,9 @@ def load_splits(
     read = _read(root, splits, layout, options, log)
     if "val" in splits and "val" not in read and "train" in read and hold_out > 0:
         read["train"], read["val"] = split_off(read["train"], hold_out)
-        notes.append(f"no split 'val': {len(read['val']):,} pictures of 'train' were held out, chosen by file name")
+        notes.append(
+            f"no split 'val': {len(read['val']):,} pictures of 'train' were held out, chosen by file name"
+        )
     table = _class_table(root, layout, read, class_names)
     checked: dict[str, Annotations] = {}
     for name, annotations in read.items():
@@ -78,7 +84,11 @@ def load_splits(
     _compare_splits(checked, log)
     if layout == "voc" and class_names is None and class_list(root) is None:
         for other, name in similar_names(table):
-            log.add("similar_class", "", f"the classes {other!r} and {name!r} differ by a letter; is one of them misspelt?")
+            log.add(
+                "similar_class",
+                "",
+                f"the classes {other!r} and {name!r} differ by a letter; is one of them misspelt?",
+            )
     report = CheckReport.of(
         layout, checked, log, policy, root=str(root), class_names=table, notes=tuple(notes)
     )
@@ -92,7 +102,7 @@ def _read(
     options: ReadOptions,
     log: ProblemLog,
 ) -> dict[str, Annotations]:
-    """All splits that can be read; a split that cannot is an error in the log, so that the others are still checked."""
+    """All splits that can be read; one that cannot is an error in the log and does not stop the others."""
     read: dict[str, Annotations] = {}
     for name, entries in splits.items():
         log.split = name
@@ -112,8 +122,13 @@ def _read(
 
 
 def split_off(annotations: Annotations, share: float) -> tuple[Annotations, Annotations]:
-    """The pictures that stay, and a share of them chosen by a checksum of the file name: others do not move when some are added."""
-    checksum = np.array([zlib.crc32(annotations.name(i).encode("utf-8", "surrogateescape")) for i in range(len(annotations))])
+    """The pictures that stay, and a share of them that is split off.
+
+    A checksum of the file name decides, so that none changes sides when pictures are added.
+    """
+    checksum = np.array(
+        [zlib.crc32(annotations.name(i).encode("utf-8", "surrogateescape")) for i in range(len(annotations))]
+    )
     chosen = checksum < share * 2**32
     return annotations.select_images(~chosen), annotations.select_images(chosen)
 
@@ -138,9 +153,12 @@ def _compare_splits(splits: Mapping[str, Annotations], log: ProblemLog) -> None:
         counts = splits[name].class_counts()
         for label in np.flatnonzero((counts > 0) & ~trained):
             class_name = splits[name].class_names[label]
-            message = f"class {class_name!r} has {counts[label]} objects here and none in {names[0]!r}: it cannot be learned"
-            log.add("untrained_class", "", message)
-    hashes = {name: np.array([hash(part.name(i)) for i in range(len(part))], dtype=np.int64) for name, part in splits.items()}
+            message = f"class {class_name!r} has objects here ({counts[label]}) and none in {names[0]!r}"
+            log.add("untrained_class", "", f"{message}: it cannot be learned")
+    hashes = {
+        name: np.array([hash(part.name(i)) for i in range(len(part))], dtype=np.int64)
+        for name, part in splits.items()
+    }
     for position, name in enumerate(names):
         log.split = name
         for other in names[:position]:

@@ -2,10 +2,14 @@
 
 import os
 import posixpath
+import re
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
 from boxmatch.errors import DataError
+
+# Letters, digits and harmless signs, in parts that do not begin with a dot.
+USUAL = re.compile(r"[\w\-+,=()@ ][\w\-+,=()@ .]*(?:/[\w\-+,=()@ ][\w\-+,=()@ .]*)*")
 
 
 def safe_name(root: Path, name: str, folder: str = "") -> str:
@@ -17,28 +21,18 @@ def safe_name(root: Path, name: str, folder: str = "") -> str:
         folder: relative to `root`.
 
     Raises:
-        DataError: the name is empty, holds NUL or control characters, names a drive, or leads out of the root, by `..`,
-            as an absolute path or through a symbolic link.
+        DataError: the name is empty, holds NUL or control characters, names a drive, or leads out of the
+            root, by `..`, as an absolute path or through a symbolic link.
     """
     plain = name.replace("\\", "/")
-    if not plain or any(ord(letter) < 32 for letter in plain):
-        raise DataError(f"file name {name!r} is empty or holds control characters")
-    if PureWindowsPath(plain).drive:
-        raise DataError(f"file name {name!r} names a drive or network share; write it relative to {root}")
-    if plain.startswith("/"):
-        plain = os.path.relpath(plain, _absolute(root))
-        folder = ""
-    relative = posixpath.normpath(posixpath.join(folder, plain))
-    if relative == ".." or relative.startswith(("../", "/")) or relative == ".":
-        raise DataError(
-            f"file name {name!r} leads out of the data root {root}; move the file below it or name a root that holds both"
-        )
-    real_root = _real(_absolute(root))
-    parent = _real(posixpath.join(_absolute(root), posixpath.dirname(relative)))
-    target = posixpath.join(parent, posixpath.basename(relative))
+    folder = "" if folder == "." else folder
+    relative = posixpath.join(folder, plain) if USUAL.fullmatch(plain) else _normal(root, name, plain, folder)
+    parent, _, file = relative.rpartition("/")
+    real_root = _real(root, "")
+    target = f"{_real(root, parent)}/{file}"
     if os.path.islink(target):
         target = os.path.realpath(target)
-    if target != real_root and not target.startswith(real_root.rstrip("/") + "/"):
+    if not target.startswith(real_root + "/"):
         raise DataError(
             f"file name {name!r} leads out of the data root {root} through a symbolic link to {target}; "
             f"name the folder that holds the files as the data root"
@@ -46,12 +40,24 @@ def safe_name(root: Path, name: str, folder: str = "") -> str:
     return relative
 
 
-@lru_cache(maxsize=64)
-def _absolute(root: Path) -> str:
-    return os.path.abspath(root)
+def _normal(root: Path, name: str, plain: str, folder: str) -> str:
+    """An unusual name, without `.` and `..`; what leads out of the root as it is written is refused here."""
+    if not plain.strip() or any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xDC80 for letter in plain):
+        raise DataError(f"file name {name!r} is empty or holds control characters or half of a character")
+    if PureWindowsPath(plain).drive:
+        raise DataError(f"file name {name!r} names a drive or network share; write it relative to {root}")
+    if plain.startswith("/"):
+        plain, folder = os.path.relpath(plain, os.path.abspath(root)), ""
+    relative = posixpath.normpath(posixpath.join(folder, plain))
+    if relative in (".", "..") or relative.startswith(("../", "/")):
+        raise DataError(
+            f"file name {name!r} leads out of the data root {root}; "
+            f"move the file below it, or name a root that holds both"
+        )
+    return relative
 
 
 @lru_cache(maxsize=4096)
-def _real(folder: str) -> str:
-    """Folders repeat for each of their pictures: resolving them once keeps a name at 5 µs."""
-    return os.path.realpath(folder)
+def _real(root: Path, folder: str) -> str:
+    """Folders repeat for each of their pictures: resolving them once keeps a name at a few µs."""
+    return os.path.realpath(os.path.join(root, folder)).rstrip("/")

@@ -17,12 +17,14 @@ KEPT_PER_KIND = 1000  # a data set with a million bad boxes needs no million sen
 
 @dataclass(frozen=True)
 class CheckPolicy:
-    """What to do about each kind of problem: refuse the data, leave the object or picture out, repair it, or only tell.
+    """What to do about each kind of problem: refuse the data, leave the object or picture out, repair it, or
+    only tell.
 
     Args:
         broken_file: an annotation file that cannot be read; drop leaves its picture out.
         broken_object: an object without name or box, a line with the wrong number of columns.
-        non_finite: NaN or infinite coordinates. Always an error: they show a fault in the tool that wrote them.
+        non_finite: NaN or infinite coordinates. Always an error: they show a fault in the tool that wrote
+            them.
         zero_size: a box without extent: 0 px in one direction, or at most 1 px in both.
         inverted: a box whose end lies before its beginning.
         outside: a box that leaves its picture by 1 px or more.
@@ -34,7 +36,8 @@ class CheckPolicy:
         unreadable_picture: a picture whose header cannot be read.
         large_picture: a picture with more pixels than the limit.
         picture_size: the annotation and the file disagree about width and height.
-        exif: the annotation has the size of the picture before its EXIF rotation, so its boxes would be turned.
+        exif: the annotation has the size of the picture before its EXIF rotation, so its boxes would be
+            turned.
         unsafe_path: a file name that leaves the data root. Always an error.
         missing_labels: a picture without a label file (YOLO); it counts as a picture without objects.
         duplicate_box: two equal boxes of one class in one picture.
@@ -136,9 +139,9 @@ class ProblemLog:
             self.counts[kind, self.split, action] += number
 
     def action(self, kind: str, action: str, policy: CheckPolicy) -> str:
-        """What happens: what the policy says, unless the problem itself asks for something and is not forbidden."""
+        """What the policy says, unless it forbids nothing and the problem itself asks for something."""
         decided = policy.action(kind)
-        return action if action and decided != "error" else decided
+        return action or decided if decided != "error" else decided
 
     def refuse(self) -> None:
         """Raise a DataError with all problems that are errors by default, if there are any."""

@@ -58,19 +58,23 @@ def detect_format(root: str | Path) -> Format:
         find_data_file(root)
     except DataError:
         raise DataError(
-            f"{root}: expected VOCyyyy/Annotations (VOC), annotations/*.json (COCO) or data.yaml (YOLO); found none"
+            f"{root}: found neither VOCyyyy/Annotations (VOC) nor annotations/*.json (COCO) nor a YOLO data.yaml"
         ) from None
     return "yolo"
 
 
 def coco_files(root: Path) -> list[str]:
-    """Annotation files of a COCO folder, relative to the root: `annotations/*.json`, `*.json`, `SPLIT/_annotations.coco.json`."""
+    """Annotation files of a COCO folder, relative to the root.
+
+    They are `annotations/*.json`, `*.json` and, as exported by some tools, `SPLIT/_annotations.coco.json`.
+    """
     patterns = ("annotations/*.json", "*.json", "*/_annotations.coco.json")
     return [f.relative_to(root).as_posix() for pattern in patterns for f in sorted(root.glob(pattern))]
 
 
 def find_entry(root: Path, layout: Format, split: str) -> str | None:
-    """The image set (VOC), json file (COCO) or key of the data file (YOLO) that holds a split, None when there is none.
+    """The image set (VOC), json file (COCO) or key of the data file (YOLO) that holds a split, None when
+    there is none.
 
     "val" is also looked for as "valid" and "validation". Without any list of pictures everything is "train".
 
@@ -84,7 +88,7 @@ def find_entry(root: Path, layout: Format, split: str) -> str | None:
             if not sets and split == "train":
                 return ALL
         elif layout == "coco":
-            found = _coco_file(root, name, only="train" == split)
+            found = _coco_file(root, name, only=split == "train")
         else:
             found = name if read_yaml(find_data_file(root)).get(name) else None
         if found is not None:
@@ -93,10 +97,12 @@ def find_entry(root: Path, layout: Format, split: str) -> str | None:
 
 
 def _coco_file(root: Path, split: str, *, only: bool) -> str | None:
-    """`instances_SPLIT*.json` before other files with the split in their name; with `only`, the one file there is."""
+    """`instances_SPLIT*.json` before others with the split in their name; with `only`, any single file."""
     files = coco_files(root)
     word = re.compile(rf"(?<![a-z]){re.escape(split)}(?![a-z])")  # "train2017" and not "restrained"
-    named = [file for file in files if word.search(Path(file).stem) or file == f"{split}/_annotations.coco.json"]
+    named = [
+        file for file in files if word.search(Path(file).stem) or file == f"{split}/_annotations.coco.json"
+    ]
     matching = [file for file in named if "instances" in Path(file).stem] or named
     if only and not matching and len(files) == 1:
         return files[0]
@@ -116,8 +122,8 @@ def read_split(
     """Read one split in any layout, several entries joined.
 
     Args:
-        entries: VOC: image sets ("train", "VOC2007/trainval"). COCO: json files, or the split whose file is looked for. YOLO: keys of
-            the data file.
+        entries: VOC: image sets ("train", "VOC2007/trainval"). COCO: json files, or the split whose file is
+            looked for. YOLO: keys of the data file.
         options: defaults when None.
         log: takes the problems; without it they are raised.
 
@@ -137,5 +143,7 @@ def read_split(
         return concatenate([read(name) for name in names])
     files = [name if name.endswith(".json") else find_entry(root, "coco", name) for name in names]
     if None in files:
-        raise DataError(f"{root}: no json file for the split {names[files.index(None)]!r}; there are {coco_files(root)}")
+        raise DataError(
+            f"{root}: no json file for the split {names[files.index(None)]!r}; there are {coco_files(root)}"
+        )
     return concatenate([read_coco(root, str(file), images=options.images, log=log) for file in files])

@@ -79,10 +79,8 @@ class CheckReport:
         class_names: tuple[str, ...],
         notes: tuple[str, ...] = (),
     ) -> "CheckReport":
-        """Count the splits and give each problem the action of the policy; a stricter one in the problem itself leads."""
-        counts = {
-            (kind, split, log.action(kind, action, policy)): 0 for kind, split, action in log.counts
-        }
+        """Count the splits and give each problem its action."""
+        counts = {(kind, split, log.action(kind, action, policy)): 0 for kind, split, action in log.counts}
         for (kind, split, action), number in log.counts.items():
             counts[kind, split, log.action(kind, action, policy)] += number
         problems = tuple(replace(p, action=log.action(p.kind, p.action, policy)) for p in log.problems)
@@ -98,11 +96,11 @@ class CheckReport:
         """Raise a DataError that lists what forbids training, if anything does."""
         if not self.errors:
             return
-        lines = [line for kind, action in self._kinds() if action == "error" for line in self._lines(kind, action)]
-        raise DataError(
-            [f"{self.root}: {self.errors} problems forbid training; correct the files, or choose another action in the policy"]
-            + lines
-        )
+        lines = [
+            line for kind, action in self._kinds() if action == "error" for line in self._lines(kind, action)
+        ]
+        head = f"{self.root}: {self.errors} problems forbid training; correct the files or change the policy"
+        raise DataError([head, *lines])
 
     def text(self, shown: int = SHOWN_PER_KIND) -> str:
         """The class table and the first problems of each kind, for the terminal."""
@@ -121,7 +119,8 @@ class CheckReport:
             "layout": self.layout,
             "class_names": list(self.class_names),
             "splits": {
-                name: asdict(counts) | {"per_class": dict(zip(self.class_names, counts.per_class, strict=True))}
+                name: asdict(counts)
+                | {"per_class": dict(zip(self.class_names, counts.per_class, strict=True))}
                 for name, counts in self.splits.items()
             },
             "errors": self.errors,
@@ -140,15 +139,28 @@ class CheckReport:
             [name, *(f"{counts.per_class[number]:,}" for counts in self.splits.values())]
             for number, name in enumerate(self.class_names)
         ]
-        for title, field in (("objects", "boxes"), ("ignore regions", "ignored"), ("pictures", "pictures"), ("empty pictures", "empty")):
+        for title, field in (
+            ("objects", "boxes"),
+            ("ignore regions", "ignored"),
+            ("pictures", "pictures"),
+            ("empty pictures", "empty"),
+        ):
             rows.append([title, *(f"{getattr(counts, field):,}" for counts in self.splits.values())])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+            )
             for row in rows
         ]
         rule = "-" * len(lines[0])
-        return [lines[0], rule, *lines[1 : 1 + len(self.class_names)], rule, *lines[1 + len(self.class_names) :]]
+        return [
+            lines[0],
+            rule,
+            *lines[1 : 1 + len(self.class_names)],
+            rule,
+            *lines[1 + len(self.class_names) :],
+        ]
 
     def _kinds(self) -> list[tuple[str, str]]:
         """Kinds of problems with their action, errors first."""

@@ -1,4 +1,4 @@
-"""The built-in data set: pictures of shapes, drawn from a seed and written in VOC layout so that they can serve as a template."""
+"""The built-in data set: pictures of shapes, drawn from a seed and written in VOC layout as a template."""
 
 import colorsys
 import math
@@ -48,8 +48,8 @@ def draw_shapes(
 ) -> Path:
     """Write pictures, annotations, image sets and `classes.txt` into a folder.
 
-    Overlapping, small, cut, crowded and no shapes at all occur. Picture i is drawn from (seed, i) alone: it stays the same when
-    more pictures are asked for. The validation pictures follow the training ones.
+    Overlapping, small, cut, crowded and no shapes at all occur. Picture i is drawn from (seed, i) alone: it
+    stays the same when more pictures are asked for. The validation pictures follow the training ones.
 
     Args:
         folder: made if needed; files of an earlier call are overwritten.

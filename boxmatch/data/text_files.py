@@ -1,4 +1,4 @@
-"""Hardened parsers of the small text formats: plain text, XML and YAML. Hostile input gives a DataError and nothing else."""
+"""Hardened readers of plain text, XML and YAML: hostile input gives a DataError and nothing else."""
 
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,13 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """Read a YAML mapping with a loader that makes plain values only.
 
     Raises:
-        DataError: missing, too long, too deep, with too many aliases, not YAML, a key that appears twice, or no mapping.
+        DataError: missing, too long, too deep, with too many aliases, not YAML, a key that appears twice, or
+            no mapping.
     """
+    text = read_text(path, limit=YAML_BYTES)
     try:
-        content = load_yaml(read_text(path, limit=YAML_BYTES))
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
+        content = load_yaml(text)
+    except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML ({' '.join(str(error).split())[:300]})") from error
     if not isinstance(content, dict):
         raise DataError(

@@ -1,8 +1,9 @@
 """Reader of Pascal VOC folders.
 
-Coordinates in the XML are pixels counted from 1 with inclusive ends (VOC2007 development kit documentation). This file is the
-one place that changes them: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax. The picture is found by the name in the image
-set; <filename>, <folder> and <path> are never read, because annotation tools leave the paths of another machine there.
+Coordinates in the XML are pixels counted from 1 with inclusive ends (VOC2007 development kit documentation).
+This file is the one place that changes them: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax. The picture
+is found by the name in the image set; <filename>, <folder> and <path> are never read, because annotation
+tools leave the paths of another machine there.
 """
 
 from collections.abc import Sequence
@@ -37,10 +38,10 @@ def read_voc(
     """Read image sets of a VOC devkit.
 
     Args:
-        root: a folder with `VOC2007`, `VOC2012`, ..., one with a `VOCdevkit`, or a single folder with `Annotations` and
-            `JPEGImages`.
-        image_sets: names of files in `ImageSets/Main` without `.txt`, taken from every year that has them, or from one year
-            when written as `VOC2007/trainval`; "*" takes every XML file.
+        root: a folder with `VOC2007`, `VOC2012`, ..., one with a `VOCdevkit`, or a single folder with
+            `Annotations` and `JPEGImages`.
+        image_sets: names of files in `ImageSets/Main` without `.txt`, taken from every year that has them,
+            or from one year when written as `VOC2007/trainval`; "*" takes every XML file.
         years: the years to look at; all when None.
         difficult: keep difficult objects as objects, drop them, or set their ignore flag.
         progress: called now and then with (pictures done, pictures in all) of an image set.
@@ -184,7 +185,7 @@ def _size(tree: Element) -> tuple[int, int]:
 
 
 def _whole(text: str | None) -> int:
-    """A whole number that fits an image size, 0 for anything else: the size is optional and comes from the picture too."""
+    """A whole number that fits an image size, 0 for anything else: the picture's header has the size too."""
     digits = (text or "").strip()
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 9 else 0
 

@@ -40,13 +40,14 @@ def class_names(content: dict[Any, Any], path: Path) -> tuple[str, ...]:
     """The class names of a data file, from a list or from a mapping 0, 1, 2, ... to names.
 
     Raises:
-        DataError: none, a number missing, a name that is no text, twice the same, or a count `nc` that disagrees.
+        DataError: none, a number missing, a name that is no text, twice the same, or a count `nc` that
+            disagrees.
     """
     names = content.get("names")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise DataError(
-                f"{path}: expected the numbers 0 to {len(names) - 1} as keys of 'names', got {list(names)[:20]}"
+                f"{path}: expected 0 to {len(names) - 1} as keys of 'names', got {list(names)[:20]}"
             )
         names = [names[key] for key in sorted(names, key=int)]
     if not isinstance(names, list) or not names:
@@ -85,7 +86,7 @@ def listed_pictures(
 
 
 def _find_entry(root: Path, path: Path, base: Any, entry: str) -> Path:
-    """A list file or folder that the data file names: relative to its `path`, to its own folder, or to the root."""
+    """A list file or folder that the data file names, below its `path`, its own folder, or the root."""
     own = path.parent.resolve()
     real_root = root.resolve()
     tried = []
@@ -97,7 +98,7 @@ def _find_entry(root: Path, path: Path, base: Any, entry: str) -> Path:
                 return real_root / place.resolve().relative_to(real_root)
             tried.append(str(place))
     raise DataError(
-        f"{path}: {entry!r} is neither a list file nor a folder below {root}; tried {list(dict.fromkeys(tried))}"
+        f"{path}: {entry!r} is no list file or folder below {root}; tried {list(dict.fromkeys(tried))}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Reader of YOLO text labels: one line per object, `class cx cy width height`, relative to the picture's size."""
+"""Reader of YOLO text labels: a line per object, `class cx cy width height`, relative to the size."""
 
 import posixpath
 from pathlib import Path
@@ -25,13 +25,15 @@ def read_yolo(
 ) -> Annotations:
     """Read one split of a YOLO data set.
 
-    The label file of `.../images/a.jpg` is `.../labels/a.txt`, that of `.../JPEGImages/a.jpg` likewise; otherwise it lies at the
-    picture's place below a folder `labels` in the root, or beside the picture. A picture without a label file has no objects.
+    The label file of `.../images/a.jpg` is `.../labels/a.txt`, that of `.../JPEGImages/a.jpg` likewise;
+    otherwise it lies at the picture's place below a folder `labels` in the root, or beside the picture. A
+    picture without a label file has no objects.
 
     Args:
         root: the data root, which no file name may leave.
         split: key in the data file: "train", "val", "test".
-        data_file: the yaml with `names`, `train`, `val`, relative to `root`; `data.yaml` in the root or in `yolo/` when None.
+        data_file: the yaml with `names`, `train`, `val`, relative to `root`; `data.yaml` in the root or in
+            `yolo/` when None.
         pixel_limit: pictures with more pixels are a problem.
         progress: called with (pictures done, pictures in all).
         log: takes the problems, which are left out of the result. Without it they are raised.
@@ -45,7 +47,7 @@ def read_yolo(
     content = read_yaml(path)
     if "download" in content:
         raise DataError(
-            f"{path}: the key 'download' is refused: boxmatch runs no code and fetches nothing; remove the key"
+            f"{path}: the key 'download' is refused: no code is run and nothing fetched; remove the key"
         )
     names = class_names(content, path)
     pictures = listed_pictures(root, path, content, split, own_log)
