@@ -11,7 +11,7 @@ from ..priors import Priors
 from ..segments import segment_max, segment_topk
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
-from .pick import owner_mask
+from .pick import owners
 
 
 class TaskAligned(Assigner):
@@ -70,7 +70,7 @@ class TaskAligned(Assigner):
         kept = segment_topk(alignment, candidates.gt, len(targets), self.topk) & (alignment > 0)
         selected = candidates.select(kept)
         overlap, alignment = overlap[kept], alignment[kept]
-        owned = owner_mask(selected, overlap, targets, len(priors))
+        owned = owners(selected, overlap, targets, len(priors))
         pairs, overlap, alignment = selected.select(owned), overlap[owned], alignment[owned]
         # Every box here owns a pair, so its maxima are above 0.
         best_alignment = segment_max(alignment, pairs.gt, len(targets))[pairs.gt]

@@ -24,7 +24,7 @@ BoxAverage = Literal["layer", "all"]
 
 @dataclass(frozen=True)
 class _Counts:
-    """What the sums of each level are divided by: (L,) means over ranks."""
+    """What the sums of each level are divided by: (L,) means over ranks; positives count by their weight."""
 
     cells: Tensor
     positives: Tensor
@@ -52,7 +52,8 @@ class YOLOLoss(nn.Module):
         iou_loss_type: similarity q, see `box_similarity`. The original's "ciou" and "siou" are our
             "ciou_lite" and "siou_lite".
         focal_loss_gamma: focal exponent of objectness and class, 0 or at least 1.
-        assign_conf_method: objectness target t of a positive, "iou" or "constant".
+        assign_conf_method: objectness target t of a positive: "iou", its similarity; "constant", the score that the
+            assigner gave it, which is 1 for hard assigners.
         lambda_obj: weight of the objectness term.
         lambda_coord: weight of the box term.
         lambda_noobj: weight of the extra no-object term, see `use_noobj_loss`.
@@ -138,8 +139,9 @@ class YOLOLoss(nn.Module):
             targets: the objects the assignment's pairs index.
             predictions: class logits, deltas (tx, ty, tw, th) and objectness logits (`quality`). Boxes are
                 decoded here from the deltas, those of the positives only.
-            assignment: who learns what. Pairs are weighted by `weight`; `score` is the target of the right
-                class.
+            assignment: who learns what. Pairs are weighted by `weight` in the box and class terms and in the
+                averages; `score` is the objectness target under "constant". The class target is always 1: in
+                this family the class is asked given that there is an object.
             coder: decodes the deltas.
 
         Raises:
@@ -170,7 +172,8 @@ class YOLOLoss(nn.Module):
         levels = len(priors.levels)
         active = (~assignment.ignored).sum(0).float()
         cells = torch.stack([part.sum() for part in active.split([len(level) for level in priors.levels])])
-        positives = torch.bincount(priors.level[assignment.pairs.prior], minlength=levels).float()
+        level = priors.level[assignment.pairs.prior]
+        positives = cells.new_zeros(levels).index_add(0, level, assignment.weight)
         counts = torch.cat((cells, positives))
         # Not in evaluation: ranks may hold different numbers of validation batches, and one would wait for
         # ever.
@@ -181,7 +184,8 @@ class YOLOLoss(nn.Module):
         """What each pair's loss is multiplied by so that the sum is the weighted average, (N,)."""
         scales = counts.positives.new_tensor(self.lambda_scales)
         divisor = counts.positives if self.box_average == "layer" else counts.positives.sum()
-        share = scales / divisor  # levels without positives are divided by 0, but no pair looks them up
+        # A level without positives, or with weights of 0, is divided by something: no pair of it counts.
+        share = scales / divisor.clamp(min=1e-9)
         return share[priors.level[assignment.pairs.prior]] * assignment.weight
 
     def _similarity(
@@ -202,7 +206,7 @@ class YOLOLoss(nn.Module):
     def _objectness(
         self, priors: Priors, logits: Tensor, similarity: Tensor, assignment: Assignment, counts: _Counts
     ) -> Tensor:
-        target = similarity.clamp(0, 1) if self.assign_conf_method == "iou" else torch.ones_like(similarity)
+        target = similarity.clamp(0, 1) if self.assign_conf_method == "iou" else assignment.score
         # A prior with several boxes (soft assigners) takes the best; a plain store would leave that to
         # chance.
         images, prior_count = logits.shape
@@ -229,5 +233,5 @@ class YOLOLoss(nn.Module):
         logits = predictions.logits[assignment.image, assignment.pairs.prior].float()  # (N, C)
         labels = one_hot(targets.labels[assignment.pairs.gt], classes).float()
         gamma = self.focal_loss_gamma if self.class_focal_gamma is None else self.class_focal_gamma
-        loss = focal_loss(logits, labels * assignment.score.unsqueeze(1), gamma).mean(1)
+        loss = focal_loss(logits, labels, gamma).mean(1)
         return self.lambda_class * (share * loss).sum()
