@@ -8,7 +8,7 @@ operation.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
@@ -88,7 +88,7 @@ class Annotations:
         valid = (self.labels >= 0) & ~self.ignore
         return np.bincount(self.labels[valid], minlength=len(self.class_names)).astype(np.int64)
 
-    def select_images(self, index: np.ndarray | Sequence[int]) -> Self:
+    def select_images(self, index: np.ndarray | Sequence[int]) -> "Annotations":
         """The pictures of an index (any order, repeats allowed) or of a bool mask, with their boxes."""
         index = np.asarray(index)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
@@ -106,7 +106,7 @@ class Annotations:
             **per_box,
         )
 
-    def select_boxes(self, keep: Bool[np.ndarray, "N"]) -> Self:
+    def select_boxes(self, keep: Bool[np.ndarray, "N"]) -> "Annotations":
         """The boxes where `keep` holds; every picture stays."""
         if keep.all():
             return self
@@ -114,7 +114,7 @@ class Annotations:
         per_box = {name: getattr(self, name)[keep] for name in PER_BOX}
         return replace(self, offsets=kept[self.offsets].astype(np.int64), shared=(), **per_box)
 
-    def with_classes(self, class_names: Sequence[str]) -> Self:
+    def with_classes(self, class_names: Sequence[str]) -> "Annotations":
         """The same boxes under another class table; names are the key.
 
         Raises:
@@ -138,7 +138,7 @@ class Annotations:
             self, labels=labels, class_names=tuple(class_names), class_ids=tuple(new_ids), shared=()
         )
 
-    def share(self) -> Self:
+    def share(self) -> "Annotations":
         """The same arrays in shared memory: worker processes, forked or spawned, read them without a copy."""
         import torch  # here, because reading and checking need no torch: it takes 4 s and 500 MB to import
 

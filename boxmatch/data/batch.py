@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class Batch:
         """Width and height of the pictures."""
         return self.images.shape[3], self.images.shape[2]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Pictures and boxes on another device; index, sizes and the way back stay where they are read."""
         return replace(
             self,
@@ -77,7 +76,7 @@ class Batch:
             targets=self.targets.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader)."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
