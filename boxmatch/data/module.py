@@ -134,7 +134,7 @@ class DataModule(pl.LightningDataModule):
         return self._report
 
     def _filtered(self, split: str, annotations: Annotations) -> Annotations:
-        """Without objects that are too small and, for training, without empty pictures where they are unwanted."""
+        """Without objects that are too small and, for training, without empty pictures if nobody wants them."""
         width, height = (annotations.boxes[:, 2:] - annotations.boxes[:, :2]).T
         counted = annotations.select_boxes((width * height > self.min_label_area) | annotations.ignore)
         if split != "train" or self.keep_empty:
@@ -161,7 +161,7 @@ class DataModule(pl.LightningDataModule):
         found = self._read or {}
         if split not in found:
             raise DataError(
-                f"{self.root}: no split {split!r}, there are {sorted(found)}; name its entries with data.{split}"
+                f"{self.root}: no split {split!r}, only {sorted(found)}; name its entries with data.{split}"
             )
         return found[split]
 

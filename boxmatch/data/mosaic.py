@@ -67,10 +67,10 @@ def other_pictures(index: int, count: int, random: np.random.Generator, wanted: 
 def four_around_a_point(
     sizes: list[Size], output: Size, jitter: float, random: np.random.Generator
 ) -> tuple[Size, list[tuple[int, int, int, int]]]:
-    """A canvas of twice the output, and the edges of four pictures that touch one point, its centre without
-    jitter.
+    """A canvas of twice the output, and the edges of four pictures that touch one point.
 
-    Order: top left, top right, bottom left, bottom right. Each picture is as large as it fits the output.
+    The point is the centre unless there is jitter. Order: top left, top right, bottom left, bottom right.
+    Each picture is as large as it fits the output.
     """
     x, y = output
     if jitter:
@@ -91,7 +91,7 @@ def centred(size: Size, output: Size) -> tuple[int, int, int, int]:
 
 
 def random_crop(length: int, shown: int, random: np.random.Generator) -> int:
-    """Where the shown stretch of an axis begins; on one that is too short negative, half of what is missing."""
+    """Where the shown stretch begins; on an axis that is too short minus half of what is missing."""
     if length <= shown:
         return -((shown - length) // 2)
     return int(random.integers(0, length - shown + 1))
@@ -122,9 +122,10 @@ def random_warp(
 def random_perspective(
     size: Size, options: Augment, random: np.random.Generator
 ) -> Float64[np.ndarray, "3 3"]:
-    """Each corner moves inwards by |normal(0, drawn scale)| of the size; what lies between fills the canvas."""
+    """Each corner moves inwards by |normal(0, drawn scale)| of the size; what is between fills the canvas."""
     scale = random.uniform(*options.perspective)
-    # Below 0.32 the four corners keep their order (same bound as the library the preset was trained with).
+    # Below 0.32 the four corners keep their order (the bound of Albumentations, with which the preset was
+    # trained).
     inwards = np.abs(random.normal(0, scale, (4, 2))) % 0.32
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     moved = (corners + np.where(corners == 0, inwards, -inwards)) * size

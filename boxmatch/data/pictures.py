@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from torchvision.io import ImageReadMode, decode_jpeg
-
 from boxmatch.data.annotations import Annotations
 from boxmatch.data.cache import ImageCache
 from boxmatch.data.geometry import Size, fitted_size
 from boxmatch.data.images import is_plain_jpeg, open_image, oriented_size
 from boxmatch.errors import DataError
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # torchvision 0.29 announces that its decoders will go; Pillow then reads everything
+    decode_jpeg = None
 
 
 class Pictures:
@@ -74,7 +77,7 @@ class Pictures:
     def last_opened(self, processes: set[int]) -> list[str]:
         """For each of these worker processes a sentence about the picture that it opened last."""
         return [
-            f"worker {worker} died; the last picture that it opened is {index} ({self.annotations.file(index)})"
+            f"worker {worker} died; the last picture it opened is {index} ({self.annotations.file(index)})"
             for worker, (process, index) in enumerate([] if self.opened is None else self.opened.tolist())
             if process in processes
         ]
@@ -108,7 +111,7 @@ def _decoded_jpeg(path: Path) -> UInt8[Tensor, "H W 3"] | None:
 
     torchvision and Pillow use the same library, so that pixels are equal; Pillow's conversions take the time.
     """
-    if not is_plain_jpeg(path):
+    if decode_jpeg is None or not is_plain_jpeg(path):
         return None
     encoded = torch.from_numpy(np.fromfile(path, np.uint8))
     try:

@@ -127,7 +127,8 @@ def jitter_colors(
         if change == BRIGHTNESS and options.brightness:
             flat.mul_(brightness)
         elif change == CONTRAST and options.contrast:
-            flat.mul_(contrast).add_((1 - contrast) * float(luma @ flat.mean(1)))
+            mean = float(luma @ flat.mean(1))
+            flat.mul_(contrast).add_((1 - contrast) * mean)
         elif change == SATURATION and options.saturation:
             grey = luma @ flat
             flat.sub_(grey).mul_(saturation).add_(grey)
