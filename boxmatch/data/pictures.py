@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
+
 from boxmatch.data.annotations import Annotations
 from boxmatch.data.cache import ImageCache
 from boxmatch.data.geometry import Size, fitted_size

@@ -35,9 +35,14 @@ def box_of(pixels: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("picture", "output", "expected"),
-    [((640, 480), (320, 320), (320, 240)), ((480, 640), (320, 320), (240, 320)), ((640, 480), (320, 160), (213, 160)),
-     ((10, 5), (320, 320), (320, 160)), ((1000, 1), (320, 320), (320, 1))],
-)  # fmt: skip
+    [
+        ((640, 480), (320, 320), (320, 240)),
+        ((480, 640), (320, 320), (240, 320)),
+        ((640, 480), (320, 160), (213, 160)),
+        ((10, 5), (320, 320), (320, 160)),
+        ((1000, 1), (320, 320), (320, 1)),
+    ],
+)
 def test_a_picture_is_scaled_until_one_side_fits(picture, output, expected):
     assert fitted_size(picture, output) == expected
 
