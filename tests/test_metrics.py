@@ -120,7 +120,9 @@ def test_the_curve_of_a_class_averages_to_its_precision():
 
 
 def test_the_result_is_plain_json_with_its_settings():
-    result = evaluate({}, {1: truth((0, 0, 5, 5, 1))}, NAMES, EvaluationSettings(score_threshold=0.001, nms_iou=0.6))
+    result = evaluate(
+        {}, {1: truth((0, 0, 5, 5, 1))}, NAMES, EvaluationSettings(score_threshold=0.001, nms_iou=0.6)
+    )
     stored = json.loads(json.dumps(result, allow_nan=False))
     assert stored["settings"]["backend"] == "faster_coco_eval"
     assert (stored["settings"]["max_detections"], stored["settings"]["nms_iou"]) == (100, 0.6)

@@ -106,11 +106,12 @@ def check_record(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> None:
             "the checkpoint was not written by boxmatch train; start anew and load its weights instead"
         )
     changes = differences(old, new)
-    for name, before, after in changes:
-        part = name.split(".")[0]
-        if part in _MUST_AGREE:
+    for part, words in _MUST_AGREE.items():
+        found = [change for change in changes if change[0].split(".")[0] == part]
+        if found:
+            name, before, after = found[0]
             raise CheckpointError(
-                f"{_MUST_AGREE[part]} differ from the saved run's ({name}: {before} → {after}); a resumed "
+                f"{words} differ from the saved run's ({name}: {before} → {after}); a resumed "
                 "run must have the same. Restore them, or start a new run with another --output"
             )
     for name, before, after in changes:

@@ -60,7 +60,10 @@ def test_a_folder_with_a_run_is_not_overwritten_but_can_be_resumed(tmp_path: Pat
 
 
 def test_resuming_where_there_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="there is no run in"), RunFolder(tmp_path).occupied(resume=True):
+    with (
+        pytest.raises(CheckpointError, match="there is no run in"),
+        RunFolder(tmp_path).occupied(resume=True),
+    ):
         pass
 
 

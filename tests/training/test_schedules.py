@@ -18,7 +18,9 @@ def test_one_cycle_is_the_one_of_pytorch(total: int, epochs: int, warmup_epochs:
     options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     theirs, ours = optimizer(kind, **options), optimizer(kind, **options)
     reference = OneCycleLR(theirs, max_lr=0.01, total_steps=total, pct_start=warmup_epochs / epochs)
-    schedule = StepSchedule(ours, ScheduleOptions(warmup_epochs=warmup_epochs), total, warmup_epochs * total / epochs)
+    schedule = StepSchedule(
+        ours, ScheduleOptions(warmup_epochs=warmup_epochs), total, warmup_epochs * total / epochs
+    )
     for step in range(total):
         for name in ("lr", "momentum") if kind is torch.optim.SGD else ("lr", "betas"):
             assert ours.param_groups[0][name] == pytest.approx(theirs.param_groups[0][name], rel=1e-9), step

@@ -1,6 +1,8 @@
-"""Trains the toy once without a break, and once per kill step with SIGKILL before that step and a resume; prints what is left.
+"""Trains the toy without a break, then with breaks of all kinds and a resume after each; prints what is left.
 
 Run as a program by test_resume.py: every training is a fork of this process, which has imported everything already.
+A break is written as its kind, a number, and optionally /batches to accumulate: b5 SIGKILL before batch 5, f5 SIGKILL
+before the 5th replacement of a file, i5 and t5 SIGINT and SIGTERM during batch 5, v1 SIGINT in the evaluation of epoch 1.
 """
 
 import hashlib
@@ -9,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy import ToyData, ToyDetector  # noqa: E402
 
+import boxmatch.train  # noqa: E402
+from boxmatch.structures import Detections  # noqa: E402
 from boxmatch.train import EMAOptions, ScheduleOptions, TrainerOptions, fit  # noqa: E402
 from boxmatch.training import checkpoint_io  # noqa: E402
 
@@ -45,28 +50,38 @@ def digest(value: Any) -> str:
     return result.hexdigest()
 
 
-def kill_self() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+SIGNALS = {"b": signal.SIGKILL, "i": signal.SIGINT, "t": signal.SIGTERM, "v": signal.SIGINT}
+evaluations = 0
 
 
-class KilledDetector(ToyDetector):
-    """Dies before training batch `at`, counted from 0."""
+class BrokenDetector(ToyDetector):
+    """Sends a signal to its own process in training batch or evaluation `number`, counted from 0."""
 
-    def __init__(self, at: int | None) -> None:
+    def __init__(self, kind: str, number: int) -> None:
         super().__init__()
-        self.at, self.calls = at, 0
+        self.kind, self.number, self.calls = kind, number, 0
 
     def losses(self, *arguments: Any) -> dict[str, torch.Tensor]:
-        if self.calls == self.at:
-            kill_self()
+        if self.kind in "bit" and self.calls == self.number:
+            os.kill(os.getpid(), SIGNALS[self.kind])
         self.calls += 1
         return super().losses(*arguments)
 
+    def predict(self, images: torch.Tensor) -> list[Detections]:
+        # The average is evaluated, a copy: only the module's count survives from one evaluation to the next.
+        global evaluations
+        if self.kind == "v" and evaluations == self.number * BATCHES:
+            os.kill(os.getpid(), SIGNALS[self.kind])
+        evaluations += 1
+        return super().predict(images)
 
-def train(run: Path, *, at: int | None = None, resume: bool = False, accumulate: int = 1) -> None:
+
+def train(run: Path, *, kind: str = "-", number: int = 0, resume: bool = False, accumulate: int = 1) -> None:
     torch.manual_seed(0)
+    if kind == "f":
+        die_while_saving(number)
     fit(
-        KilledDetector(at),
+        BrokenDetector(kind, number),
         ToyData(count=4 * BATCHES),
         schedule=ScheduleOptions(warmup_epochs=1),
         ema=EMAOptions("constant", 0.9, warmup_steps=4),
@@ -92,7 +107,7 @@ def die_while_saving(event: int) -> None:
     def counting(*arguments: Any) -> None:
         nonlocal count
         if count == event:
-            kill_self()
+            os.kill(os.getpid(), signal.SIGKILL)
         count += 1
         replace(*arguments)
 
@@ -107,11 +122,13 @@ def in_fork(work: Callable[[], None]) -> int:
         os.dup2(quiet, 1)
         try:
             work()
+        except KeyboardInterrupt:
+            os._exit(130)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    return os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def left(run: Path) -> dict[str, str]:
@@ -134,26 +151,21 @@ def left(run: Path) -> dict[str, str]:
     }
 
 
-def main(folder: Path, kills: list[str]) -> None:
+def main(folder: Path, breaks: list[str]) -> None:
+    """Print one JSON object: per break the exit codes of both halves and the digests of what is left."""
     torch.set_num_threads(1)
+    boxmatch.train._draw = lambda folder: None  # type: ignore[assignment]  # curves take longer than these runs
     results: dict[str, Any] = {}
-    for accumulate in sorted({kill.partition("/")[2] or "1" for kill in kills}):
-        name = f"whole/{accumulate}"
-        status = in_fork(lambda: train(folder / name, accumulate=int(accumulate)))  # noqa: B023
-        results[name] = {"status": [status], **left(folder / name)}
-    for kill in kills:
-        where, _, accumulate = kill.partition("/")
-        run, options = folder / f"killed_{where}_{accumulate}", {"accumulate": int(accumulate or 1)}
-        kind, number = where[0], int(where[1:])
-
-        def first() -> None:
-            if kind == "f":  # noqa: B023
-                die_while_saving(number)  # noqa: B023
-            train(run, at=number if kind == "b" else None, **options)  # noqa: B023
-
-        killed = in_fork(first)
-        resumed = in_fork(lambda: train(run, resume=True, **options))  # noqa: B023
-        results[kill] = {"status": [killed, resumed], **(left(run) if resumed == 0 else {})}
+    for name in breaks:
+        where, _, count = name.partition("/")
+        accumulate = int(count or 1)
+        whole, run = folder / f"whole_{accumulate}", folder / f"{where}_{accumulate}"
+        if not whole.exists():
+            code = in_fork(partial(train, whole, accumulate=accumulate))
+            results[f"whole/{accumulate}"] = {"codes": [code], **left(whole)}
+        broken = partial(train, run, kind=where[0], number=int(where[1:]), accumulate=accumulate)
+        codes = [in_fork(broken), in_fork(partial(train, run, resume=True, accumulate=accumulate))]
+        results[name] = {"codes": codes, **(left(run) if codes[1] == 0 else {})}
     print(json.dumps(results))
 
 
