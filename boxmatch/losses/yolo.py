@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from ..boxes import cxcywh_to_xyxy
 from ..coders import GridCoder
@@ -52,8 +51,8 @@ class YOLOLoss(nn.Module):
         iou_loss_type: similarity q, see `box_similarity`. The original's "ciou" and "siou" are our
             "ciou_lite" and "siou_lite".
         focal_loss_gamma: focal exponent of objectness and class, 0 or at least 1.
-        assign_conf_method: objectness target t of a positive: "iou", its similarity; "constant", the score that the
-            assigner gave it, which is 1 for hard assigners.
+        assign_conf_method: objectness target t of a positive: "iou", its similarity; "constant", the score
+            that the assigner gave it, which is 1 for hard assigners.
         lambda_obj: weight of the objectness term.
         lambda_coord: weight of the box term.
         lambda_noobj: weight of the extra no-object term, see `use_noobj_loss`.
@@ -175,8 +174,7 @@ class YOLOLoss(nn.Module):
         level = priors.level[assignment.pairs.prior]
         positives = cells.new_zeros(levels).index_add(0, level, assignment.weight)
         counts = torch.cat((cells, positives))
-        # Not in evaluation: ranks may hold different numbers of validation batches, and one would wait for
-        # ever.
+        # Not in evaluation: ranks may hold different numbers of batches, and one would wait for ever.
         cells, positives = (mean_over_ranks(counts) if self.training else counts).split(levels)
         return _Counts(cells, positives)
 
@@ -197,7 +195,7 @@ class YOLOLoss(nn.Module):
         coder: GridCoder,
     ) -> Tensor:
         """Similarity of each positive's box to its object, (N,)."""
-        deltas = predictions.deltas[assignment.image, assignment.pairs.prior]
+        deltas = _rows(predictions.deltas, assignment)
         boxes = cxcywh_to_xyxy(coder.decode(deltas, priors, assignment.pairs.prior))
         finest = priors.levels[0]
         side = (finest.width * finest.height) ** 0.5 * finest.stride
@@ -207,12 +205,9 @@ class YOLOLoss(nn.Module):
         self, priors: Priors, logits: Tensor, similarity: Tensor, assignment: Assignment, counts: _Counts
     ) -> Tensor:
         target = similarity.clamp(0, 1) if self.assign_conf_method == "iou" else assignment.score
-        # A prior with several boxes (soft assigners) takes the best; a plain store would leave that to
-        # chance.
-        images, prior_count = logits.shape
-        place = assignment.image * prior_count + assignment.pairs.prior
-        targets = target.new_zeros(images * prior_count).scatter_reduce(0, place, target, "amax")
-        targets = targets.view(images, prior_count)
+        # A prior with several boxes (soft assigners) takes the best; a plain store would leave it to chance.
+        targets = target.new_zeros(logits.numel()).scatter_reduce(0, _place(assignment), target, "amax")
+        targets = targets.view_as(logits)
 
         loss = focal_loss(logits.float(), targets, self.focal_loss_gamma)
         if self.use_noobj_loss:
@@ -227,11 +222,21 @@ class YOLOLoss(nn.Module):
     def _classification(
         self, targets: Targets, predictions: Predictions, assignment: Assignment, share: Tensor
     ) -> Tensor:
-        classes = predictions.logits.shape[2]
-        if classes == 1:
+        if predictions.logits.shape[2] == 1:
             return predictions.logits[:0].sum()  # 0, and the logits stay in the graph
-        logits = predictions.logits[assignment.image, assignment.pairs.prior].float()  # (N, C)
-        labels = one_hot(targets.labels[assignment.pairs.gt], classes).float()
+        logits = _rows(predictions.logits, assignment).float()  # (N, C)
+        labels = targets.labels[assignment.pairs.gt].unsqueeze(1)
+        one_hot = torch.zeros_like(logits).scatter(1, labels, 1.0)
         gamma = self.focal_loss_gamma if self.class_focal_gamma is None else self.class_focal_gamma
-        loss = focal_loss(logits, labels, gamma).mean(1)
+        loss = focal_loss(logits, one_hot, gamma).mean(1)
         return self.lambda_class * (share * loss).sum()
+
+
+def _place(assignment: Assignment) -> Int64[Tensor, "N"]:
+    """Position of each pair's prior in a (B, P) map laid out as one row."""
+    return assignment.image * assignment.ignored.shape[1] + assignment.pairs.prior
+
+
+def _rows(values: Float[Tensor, "B P K"], assignment: Assignment) -> Float[Tensor, "N K"]:
+    """What each pair's prior says in its image; several times faster than indexing with two tensors."""
+    return values.flatten(0, 1).index_select(0, _place(assignment))

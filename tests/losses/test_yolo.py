@@ -205,7 +205,7 @@ def test_a_batch_is_learned_as_its_images_in_any_order() -> None:
 
 
 def test_the_terms_do_not_depend_on_the_unit_of_length() -> None:
-    """Twice the size of input, anchors and boxes is the same picture: eps grows with the area of the input."""
+    """Twice the size of input, anchors and boxes is the same picture: eps grows with the input's area."""
     priors, targets, predictions, assignment = scene()
     grid = AnchorGrid([[(20, 26), (32, 60)], [(60, 122), (124, 90)], [(232, 180), (140, 140)]], [16, 32, 64])
     doubled = grid([(level.height, level.width) for level in priors.levels], torch.device("cpu"))
