@@ -45,7 +45,7 @@ def focal_loss(
     return (-torch.expm1(-loss)).pow(gamma) * loss
 
 
-def quality_focal_loss(
+def quality_focal(
     logits: Float[Tensor, "*S"], targets: Float[Tensor, "*S"], beta: float = 2.0
 ) -> Float[Tensor, "*S"]:
     """Quality focal loss |target - sigmoid(logit)|^beta BCE: 0 where the prediction equals a soft target.
@@ -60,7 +60,7 @@ def quality_focal_loss(
     return (targets - logits.sigmoid()).abs().pow(beta) * bce(logits, targets)
 
 
-def varifocal_loss(
+def varifocal(
     logits: Float[Tensor, "*S"], targets: Float[Tensor, "*S"], alpha: float = 0.75, gamma: float = 2.0
 ) -> Float[Tensor, "*S"]:
     """Varifocal loss: positives (target > 0) weigh as much as their target, negatives alpha p^gamma.

@@ -5,6 +5,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def rank_count() -> int:
+    """Number of ranks; 1 where nothing is distributed."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size()
+
+
 def mean_over_ranks(counts: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Mean of each count over all ranks; the counts themselves where nothing is distributed.
 
@@ -15,9 +23,9 @@ def mean_over_ranks(counts: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
     Every rank must call this equally often with equally many counts, whatever they are: one rank without
     boxes passes zeros. Call it once per step, with everything that needs it in one vector.
     """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    ranks = rank_count()
+    if ranks == 1:
         return counts
     total = counts.detach().clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    torch.distributed.all_reduce(total)
+    return total / ranks

@@ -14,7 +14,7 @@ from ..priors import Priors
 from ..structures import Assignment, Predictions, Targets
 from .box_similarity import SimilarityKind, box_similarity, check_similarity
 from .functional import check_gamma, focal_loss
-from .reduce import mean_over_ranks
+from .reduce import mean_over_ranks, rank_count
 
 ConfidenceTarget = Literal["iou", "constant"]
 ObjectnessAverage = Literal["cells", "positives"]
@@ -23,10 +23,11 @@ BoxAverage = Literal["layer", "all"]
 
 @dataclass(frozen=True)
 class _Counts:
-    """What the sums of each level are divided by: (L,) means over ranks; positives count by their weight."""
+    """What the sums are divided by, means over ranks; positives count by their weight."""
 
-    cells: Tensor
-    positives: Tensor
+    cells: Tensor  # of each level, (L,)
+    positives: Tensor  # of each level, (L,)
+    all_positives: Tensor  # at least 1 over all ranks, ()
 
 
 class YOLOLoss(nn.Module):
@@ -175,8 +176,9 @@ class YOLOLoss(nn.Module):
         positives = cells.new_zeros(levels).index_add(0, level, assignment.weight)
         counts = torch.cat((cells, positives))
         # Not in evaluation: ranks may hold different numbers of batches, and one would wait for ever.
-        cells, positives = (mean_over_ranks(counts) if self.training else counts).split(levels)
-        return _Counts(cells, positives)
+        ranks = rank_count() if self.training else 1
+        cells, positives = (counts if ranks == 1 else mean_over_ranks(counts)).split(levels)
+        return _Counts(cells, positives, positives.sum().clamp(min=1 / ranks))
 
     def _share_of_positives(self, priors: Priors, assignment: Assignment, counts: _Counts) -> Tensor:
         """What each pair's loss is multiplied by so that the sum is the weighted average, (N,)."""
@@ -215,8 +217,9 @@ class YOLOLoss(nn.Module):
         else:
             loss = loss * self.lambda_obj
         loss = loss.masked_fill(assignment.ignored, 0).sum(0)  # (P,)
-        divisor = counts.cells if self.objectness_average == "cells" else counts.positives.sum()
-        share = counts.cells.new_tensor(self.lambda_scales) / divisor.clamp(min=1)
+        # A level without a cell that takes part is divided by 1: its sum is 0.
+        divisor = counts.cells.clamp(min=1) if self.objectness_average == "cells" else counts.all_positives
+        share = counts.cells.new_tensor(self.lambda_scales) / divisor
         return (loss * share[priors.level]).sum()
 
     def _classification(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from boxmatch.losses import bce, focal_loss, quality_focal_loss, varifocal_loss
+from boxmatch.losses import bce, focal_loss, quality_focal, varifocal
 from boxmatch.losses.functional import check_gamma
 
 # Elements of the golden units and their focal loss with gamma 3.5.
@@ -36,19 +36,19 @@ def test_focal_loss_keeps_literal_values_of_the_reference() -> None:
     assert_close(found, torch.tensor(LITERAL_FOCAL), rtol=1e-4, atol=1e-7)
 
 
-def test_quality_focal_loss_vanishes_at_its_target_and_at_hard_targets_is_the_focal_loss() -> None:
+def test_quality_focal_vanishes_at_its_target_and_at_hard_targets_is_the_focal_loss() -> None:
     targets = torch.tensor([0.2, 0.7])
-    assert_close(quality_focal_loss(torch.logit(targets), targets), torch.zeros(2), atol=1e-12, rtol=0)
+    assert_close(quality_focal(torch.logit(targets), targets), torch.zeros(2), atol=1e-12, rtol=0)
     logits, hard = torch.tensor([1.5, -0.7]), torch.tensor([1.0, 0.0])
-    assert_close(quality_focal_loss(logits, hard), focal_loss(logits, hard, 2.0))
+    assert_close(quality_focal(logits, hard), focal_loss(logits, hard, 2.0))
 
 
-def test_varifocal_loss_weighs_positives_by_target_and_negatives_by_probability() -> None:
+def test_varifocal_weighs_positives_by_target_and_negatives_by_probability() -> None:
     logits, targets = torch.tensor([0.4, 0.4]), torch.tensor([0.6, 0.0])
     expected = torch.stack(
         [0.6 * bce(logits, targets)[0], 0.75 * logits[1].sigmoid() ** 2 * bce(logits, targets)[1]]
     )
-    assert_close(varifocal_loss(logits, targets), expected)
+    assert_close(varifocal(logits, targets), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 3.5])
@@ -58,8 +58,8 @@ def test_values_and_slopes_are_finite_at_every_logit(gamma: float, target: float
     targets = torch.full_like(logits, target).detach()
     for loss in (
         focal_loss(logits, targets, gamma),
-        quality_focal_loss(logits, targets),
-        varifocal_loss(logits, targets),
+        quality_focal(logits, targets),
+        varifocal(logits, targets),
     ):
         (slope,) = torch.autograd.grad(loss.sum(), logits)
         assert torch.isfinite(loss).all() and torch.isfinite(slope).all()
@@ -71,8 +71,8 @@ def test_gradients_agree_with_differences(gamma: float) -> None:
     logits = torch.tensor([-2.1, -0.3, 0.4, 1.7], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0.0, 0.3, 1.0, 0.8], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, targets, gamma), logits)
-    assert torch.autograd.gradcheck(lambda x: quality_focal_loss(x, targets), logits)
-    assert torch.autograd.gradcheck(lambda x: varifocal_loss(x, targets), logits)
+    assert torch.autograd.gradcheck(lambda x: quality_focal(x, targets), logits)
+    assert torch.autograd.gradcheck(lambda x: varifocal(x, targets), logits)
 
 
 @pytest.mark.parametrize("gamma", [-1.0, 0.5, 0.999, math.nan])

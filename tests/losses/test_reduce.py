@@ -23,8 +23,8 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"objectness_average": "positives", "box_average": "all", "focal_loss_gamma": 0.0},
 )
 
-# Images of each rank: unequal numbers of boxes, and one rank without any.
-SPLITS: tuple[tuple[tuple[int, ...], ...], ...] = (((0, 1), (2, 3)), ((0, 2), (1, 4)))
+# Images of each rank: unequal numbers of boxes, one rank without any, no box at all.
+SPLITS: tuple[tuple[tuple[int, ...], ...], ...] = (((0, 1), (2, 3)), ((0, 2), (1, 4)), ((1,), (4,)))
 
 BOXES = [
     [[4.0, 6.0, 20.0, 30.0], [30.0, 8.0, 90.0, 60.0]],
@@ -96,7 +96,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", range(len(OPTIONS)), ids=["as published", "over positives"])
-@pytest.mark.parametrize("split", range(len(SPLITS)), ids=["unequal boxes", "one rank without boxes"])
+@pytest.mark.parametrize(
+    "split", range(len(SPLITS)), ids=["unequal boxes", "one rank without boxes", "no box at all"]
+)
 def test_two_ranks_learn_what_one_process_with_the_joined_batch_learns(
     found: dict[str, Any], split: int, options: int
 ) -> None:

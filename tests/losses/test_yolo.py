@@ -102,7 +102,7 @@ def test_ignored_priors_give_nothing_and_are_not_counted() -> None:
     assignment = replace(assignment, ignored=ignored)
     terms = YOLOLoss()(priors, targets, predictions, assignment, CODER)
     expected = by_hand(priors, targets, predictions, assignment)
-    assert float(terms["objectness"]) == pytest.approx(expected["objectness"], rel=1e-4)
+    assert floats(terms)["objectness"] == pytest.approx(expected["objectness"], rel=1e-4)
     terms["objectness"].backward()
     assert predictions.quality is not None and predictions.quality.grad is not None
     assert not predictions.quality.grad[ignored].any()
@@ -113,11 +113,11 @@ def test_objectness_over_positives_is_the_sum_over_cells_divided_by_their_number
     priors, targets, predictions, assignment = scene()
     cells = [YOLOLoss(lambda_scales=tuple(float(i == j) for j in range(3))) for i in range(3)]
     total = sum(
-        float(loss(priors, targets, predictions, assignment, CODER)["objectness"]) * 3 * len(level)
+        loss(priors, targets, predictions, assignment, CODER)["objectness"].item() * 3 * len(level)
         for loss, level in zip(cells, priors.levels, strict=True)
     )
     found = YOLOLoss(objectness_average="positives")(priors, targets, predictions, assignment, CODER)
-    assert float(found["objectness"]) == pytest.approx(total / len(assignment.pairs), rel=1e-4)
+    assert found["objectness"].item() == pytest.approx(total / len(assignment.pairs), rel=1e-4)
 
 
 def test_box_and_class_over_all_levels_are_means_over_all_positives() -> None:
@@ -172,7 +172,7 @@ def test_a_prior_with_two_boxes_takes_the_better_as_its_objectness() -> None:
     for pairs in own:
         several = Assignment.hard(pairs, targets, len(priors), levels=priors.levels)
         terms = YOLOLoss(focal_loss_gamma=0.0)(priors, targets, predictions, several, CODER)
-        found.append(float(terms["objectness"]))
+        found.append(terms["objectness"].item())
     # Plain cross entropy is linear in the target, so the greater target is at one end of the two.
     assert found[2] in (pytest.approx(found[0]), pytest.approx(found[1]))
     similarity = [

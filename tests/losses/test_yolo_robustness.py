@@ -51,7 +51,7 @@ def test_all_priors_ignored_gives_zero() -> None:
     assignment = replace(assignment, ignored=torch.ones_like(assignment.ignored))
     terms = YOLOLoss()(priors, targets, predictions, assignment, CODER)
     sum(terms.values()).backward()
-    assert [float(term) for term in terms.values()] == [0, 0, 0]
+    assert [term.item() for term in terms.values()] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou", "siou", "ciou_lite", "siou_lite"])
