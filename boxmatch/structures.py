@@ -1,119 +1,26 @@
-"""The few types that all rooms share. Letters: B images, G ground truths of the batch, P priors, C classes, N pairs."""
+"""The few types that all rooms share.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+Letters: B images, G ground truths of the whole batch, P priors, L levels, C classes, N pairs, K detections.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from .targets import Targets
 
-@dataclass(frozen=True)
-class Targets:
-    """Ground truths of a whole batch, flat and without padding; an image without boxes owns no row.
-
-    Args:
-        boxes: xyxy in pixels of the batch's images.
-        labels: class index of each box, from 0.
-        image: index of the image that owns each box, ascending.
-        ignore: regions (crowd, difficult) that are neither object nor background.
-        batch_size: number of images, those without boxes included.
-
-    Raises:
-        ValueError: an image index is out of range or not ascending.
-    """
-
-    boxes: Float[Tensor, "G 4"]
-    labels: Int64[Tensor, "G"]
-    image: Int64[Tensor, "G"]
-    ignore: Bool[Tensor, "G"]
-    batch_size: int
-
-    @classmethod
-    def from_lists(
-        cls,
-        boxes: Sequence[Any],
-        labels: Sequence[Any],
-        ignore: Sequence[Any] | None = None,
-        *,
-        device: torch.device | str | None = None,
-    ) -> "Targets":
-        """Build from one (n, 4) box list or tensor and one label list or tensor per image.
-
-        Raises:
-            ValueError: the lists disagree in length, a box is not finite or has no extent, or a label is negative.
-        """
-        if len(boxes) != len(labels):
-            raise ValueError(f"expected one label list per image, got {len(boxes)} box lists and {len(labels)} label lists")
-        box_list = [torch.as_tensor(b, dtype=torch.float32, device=device).reshape(-1, 4) for b in boxes]
-        label_list = [torch.as_tensor(v, dtype=torch.int64, device=device).reshape(-1) for v in labels]
-        if ignore is None:
-            ignore_list = [torch.zeros(len(b), dtype=torch.bool, device=device) for b in box_list]
-        else:
-            ignore_list = [torch.as_tensor(v, dtype=torch.bool, device=device).reshape(-1) for v in ignore]
-        counts = [len(b) for b in box_list]
-        for number, (count, lab, ign) in enumerate(zip(counts, label_list, ignore_list, strict=True)):
-            if len(lab) != count or len(ign) != count:
-                raise ValueError(f"image {number}: expected {count} labels and ignore flags, got {len(lab)} and {len(ign)}")
-        empty = torch.zeros((0, 4), device=device)
-        targets = cls(
-            boxes=torch.cat([empty, *box_list]),
-            labels=torch.cat([torch.zeros(0, dtype=torch.int64, device=device), *label_list]),
-            image=torch.repeat_interleave(
-                torch.arange(len(counts), device=device), torch.tensor(counts, dtype=torch.int64, device=device)
-            ),
-            ignore=torch.cat([torch.zeros(0, dtype=torch.bool, device=device), *ignore_list]),
-            batch_size=len(counts),
-        )
-        targets.check()
-        return targets
-
-    def check(self, num_classes: int | None = None) -> None:
-        """Raise ValueError at the first box or label no assigner may see: the guard at the boundary, not for hot loops."""
-        finite = torch.isfinite(self.boxes).all(1)
-        extent = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
-        label = self.labels >= 0 if num_classes is None else (self.labels >= 0) & (self.labels < num_classes)
-        image = (self.image >= 0) & (self.image < self.batch_size)
-        image[1:] &= self.image[1:] >= self.image[:-1]
-        bound = "0 or more" if num_classes is None else f"0 .. {num_classes - 1}"
-        for ok, expected in (
-            (finite, "finite coordinates"),
-            (extent, "x1 < x2 and y1 < y2"),
-            (label, f"a label in {bound}"),
-            (image, f"ascending image indices in 0 .. {self.batch_size - 1}"),
-        ):
-            if not bool(ok.all()):
-                row = int((~ok).nonzero()[0])
-                raise ValueError(
-                    f"box {row} of the batch (image {int(self.image[row])}): expected {expected}, got box "
-                    f"{self.boxes[row].tolist()} with label {int(self.labels[row])}; drop or repair it in the data"
-                )
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def per_image(self) -> Int64[Tensor, "B"]:
-        """Number of boxes of each image, ignore regions included."""
-        return torch.bincount(self.image, minlength=self.batch_size)
-
-    def select(self, keep: Tensor) -> "Targets":
-        """The rows where `keep` (bool mask or ascending index) holds; the batch size stays."""
-        return replace(
-            self, boxes=self.boxes[keep], labels=self.labels[keep], image=self.image[keep], ignore=self.ignore[keep]
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Targets":
-        """The same rows on another device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("boxes", "labels", "image", "ignore")
-        }
-        return replace(self, **moved)
-
-    def pin_memory(self) -> "Targets":
-        """The same rows in page-locked memory (called by the data loader)."""
-        return replace(self, **{n: getattr(self, n).pin_memory() for n in ("boxes", "labels", "image", "ignore")})
+__all__ = [
+    "Assignment",
+    "AssignmentStats",
+    "Detections",
+    "Level",
+    "Pairs",
+    "Predictions",
+    "Targets",
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +43,8 @@ class Predictions:
     Args:
         logits: class logits.
         deltas: box offsets as the head gave them.
-        boxes: decoded xyxy in pixels, or None where nobody asked for them (assigners that look at priors only).
+        boxes: decoded xyxy in pixels, or None where nobody asked for them (assigners that look at priors
+            only).
         quality: objectness, centerness or IoU logit per prior, or None for heads without such a branch.
     """
 
@@ -218,12 +126,28 @@ class AssignmentStats:
         return int(self.positives.sum())
 
     def __str__(self) -> str:
-        levels = ", ".join(str(n) for n in self.level_positives.sum(0).tolist())
-        return (
-            f"{len(self.positives)} boxes, {self.total} positives (by level: {levels}), "
-            f"{len(self.starved)} boxes without a positive, {self.contested} contested priors, "
-            f"{self.ignored} ignored, {self.background} background"
+        levels = ", ".join(str(count) for count in self.level_positives.sum(0).tolist())
+        parts = (
+            f"{len(self.positives)} boxes",
+            f"{self.total} positives (by level: {levels})",
+            f"{len(self.starved)} without a positive",
+            f"{self.contested} contested priors",
+            f"{self.ignored} ignored",
+            f"{self.background} background",
         )
+        return ", ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same numbers as lists and integers, for JSON."""
+        return {
+            "positives": self.positives.tolist(),
+            "level_positives": self.level_positives.tolist(),
+            "starved": self.starved.tolist(),
+            "total": self.total,
+            "contested": self.contested,
+            "ignored": self.ignored,
+            "background": self.background,
+        }
 
 
 @dataclass(frozen=True)
@@ -234,7 +158,8 @@ class Assignment:
         pairs: positive (ground truth, prior) pairs, ordered by ground truth; no pair occurs twice.
         weight: strength of the positive term of each pair.
         score: class target in [0, 1] of each pair; 1 for hard assigners.
-        neg_weight: strength of the negative term for (prior, class of the ground truth); 0 for hard assigners.
+        neg_weight: strength of the negative term for (prior, class of the ground truth); 0 for hard
+            assigners.
         ignored: priors that take no part in any term.
         targets: the ground truths the pairs index.
         levels: the levels the priors lie on, in order; empty for priors without a grid.
@@ -293,12 +218,12 @@ class Assignment:
         Raises:
             ValueError: a prior learns several boxes (soft assigners); read `pairs` there.
         """
-        shared = self._owners(self.pairs) > 1
-        if bool(shared.any()):
-            image, prior = shared.nonzero()[0].tolist()
+        owners = self._owners(self.pairs)
+        if bool((owners > 1).any()):
+            image, prior = (owners > 1).nonzero()[0].tolist()
             raise ValueError(
-                f"expected one box per prior, got {int(self._owners(self.pairs)[image, prior])} for prior {prior} "
-                f"of image {image}; this assignment has no gt_index, read its pairs instead"
+                f"expected one box per prior, got {int(owners[image, prior])} for prior {prior} of "
+                f"image {image}; this assignment has no gt_index, read its pairs instead"
             )
         index = torch.where(self.ignored, -2, -1)
         index[self.image, self.pairs.prior] = self.pairs.gt

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the caller say where golden numbers and pictures lie; the defaults are siblings of the repository."""
+    """Let the caller say where golden numbers and pictures lie; the defaults are beside the repository."""
     parser.addoption(
         "--golden-dir", default=str(REPOSITORY / "../shared/golden"), help="folder of golden numbers"
     )

@@ -1,4 +1,4 @@
-"""The type checker of the import hook: beartype, with int accepted where float is written, as type checkers do."""
+"""The type checker of the import hook: beartype, with int accepted where float is written (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,9 +1,9 @@
 """All grid: every anchor that overlaps the box enough, wherever it is."""
 
-from ..boxes import area, pair_intersection
 from ..priors import Priors
+from ..spatial.overlap_runs import overlap_runs
 from ..structures import Assignment, Predictions, Targets
-from .grid import GridAssigner, union_eps
+from .grid import GridAssigner, grid_index, union_eps
 
 
 class AllGrid(GridAssigner):
@@ -11,14 +11,13 @@ class AllGrid(GridAssigner):
 
     Anchors are not clipped to the picture. The comparison is strict here and only here, as in the reference.
 
-    Source: `all_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py.
+    Source: `all_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py. There the
+    greatest IoU wins because it is written last, which holds on one CPU thread only; here it wins on every
+    device.
     """
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
-        # The added eps only lowers the IoU: the plain overlap query lists all candidates and a few more.
-        pairs = priors.overlapping(targets, self.match_iou_thres)
-        gt, prior = targets.boxes[pairs.gt], priors.boxes[pairs.prior]
-        inter = pair_intersection(gt, prior)
-        iou = inter / (area(gt) + area(prior) - inter + union_eps(priors)[priors.level[pairs.prior]])
-        keep = iou > self.match_iou_thres
-        return self.resolve(pairs.select(keep), iou[keep], priors, targets)
+        candidates, iou = overlap_runs(
+            grid_index(priors), targets.boxes, self.match_iou_thres, union_eps(priors)
+        )
+        return self.resolve(candidates, iou, priors, targets)

@@ -16,14 +16,16 @@ from ..structures import Assignment, Pairs, Predictions, Targets
 class Assigner(nn.Module, ABC):
     """Decides which priors learn which box.
 
-    A method is a subclass with one short `assign`. It works on the whole batch at once, keeps no state between calls,
-    and treats every image as if it stood alone. What happens around it is the same for all methods and is done here:
+    A method is a subclass with one short `assign`. It works on the whole batch at once, keeps no state
+    between calls, and treats every image as if it stood alone. The rest is the same for all methods and is
+    done here:
 
     * everything runs in float32, outside autocast and without a graph; predictions are detached;
-    * ignore regions (`targets.ignore`: crowds, difficult objects) are withheld from `assign`. A prior that learned no
-      box and lies in an ignore region takes no part in the loss. It lies in a region when at least
-      `ignore_threshold` of its own area does (intersection over foreground), which is the rule COCO evaluation
-      uses for detections in crowds.
+    * ignore regions (`targets.ignore`: crowds, difficult objects) are withheld from `assign`. A prior that
+      learned
+      no box and lies in an ignore region takes no part in the loss. It lies in a region when at least
+      `ignore_threshold` of its own area does (intersection over foreground), the rule by which COCO
+      evaluation matches detections to crowds.
 
     Args:
         ignore_threshold: share of a prior's area, in [0.5, 1].
@@ -51,7 +53,7 @@ class Assigner(nn.Module, ABC):
 
         Args:
             priors: the places of the network, one set for all images of the batch.
-            targets: boxes in the pixels of the batch's images; images without boxes and empty batches are fine.
+            targets: boxes in the pixels of the batch's images; images without boxes, empty batches are fine.
             predictions: needed where `uses_predictions`, unused elsewhere.
 
         Returns:
@@ -97,9 +99,9 @@ class Assigner(nn.Module, ABC):
                 raise ValueError(f"{name} reads predictions, got None; pass predictions=detector(images)")
             return
         batch, count = predictions.deltas.shape[:2]
-        if batch != targets.batch_size or count != len(priors.boxes):
+        if batch != targets.batch_size or count != len(priors):
             raise ValueError(
-                f"{name}: expected predictions for {targets.batch_size} images and {len(priors.boxes)} priors, got "
+                f"{name}: expected predictions for {targets.batch_size} images and {len(priors)} priors, got "
                 f"{batch} and {count}; build the priors from the feature sizes of the same batch"
             )
         if self.uses_predictions:
@@ -108,12 +110,12 @@ class Assigner(nn.Module, ABC):
 
 def ignore_mask(priors: Priors, regions: Targets, threshold: float) -> Bool[Tensor, "B P"]:
     """Priors of which at least `threshold` (0.5 or more) of the area lies in one region of their image."""
-    # Half of the area inside means that the centre is inside or on the border; one pixel of margin covers the border.
+    # Half of the area inside puts the centre inside or on the border; a pixel of margin takes in the border.
     margin = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=regions.boxes.device)
     pairs = priors.inside(replace(regions, boxes=regions.boxes + margin))
     share = pair_iof(priors.boxes[pairs.prior], regions.boxes[pairs.gt])
     pairs = pairs.select(share >= threshold)
-    mask = torch.zeros((regions.batch_size, len(priors.boxes)), dtype=torch.bool, device=regions.boxes.device)
+    mask = torch.zeros((regions.batch_size, len(priors)), dtype=torch.bool, device=regions.boxes.device)
     mask[regions.image[pairs.gt], pairs.prior] = True
     return mask
 
@@ -134,6 +136,7 @@ def _check_finite(name: str, predictions: Predictions) -> None:
         if values is not None and not bool(torch.isfinite(values).all()):
             image, prior = (~torch.isfinite(values)).nonzero()[0, :2].tolist()
             raise ValueError(
-                f"{name}: expected finite predictions, got {values[image, prior].tolist()} in {part} of image {image}, "
-                f"prior {prior}; the network has diverged: lower the learning rate or clip gradients"
+                f"{name}: expected finite predictions, got {values[image, prior].tolist()} in {part} of "
+                f"image {image}, prior {prior}; the network has diverged: lower the learning rate or clip "
+                "the gradients"
             )

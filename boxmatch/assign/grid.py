@@ -1,16 +1,16 @@
 """The frame of the three grid methods: candidates with an IoU, a threshold, one owner per prior."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..priors import Priors
+from ..spatial.index import GridIndex
 from ..structures import Assignment, Pairs, Targets
 from .base import Assigner
-from .pick import owner_mask, random_score
+from .pick import owners, random_score
 
 UNION_EPS = 1e-6
-"""Added to the union as a share of the picture's area, as in the reference (core/loss.py of simple-yolo-pytorch)."""
+"""Share of the picture's area that is added to the union; core/loss.py of zh320/simple-yolo-pytorch."""
 
 
 class GridAssigner(Assigner):
@@ -18,8 +18,8 @@ class GridAssigner(Assigner):
 
     Args:
         match_iou_thres: IoU that a candidate must reach, in [0, 1); 1/16 accepts a factor of 4 in both sides.
-        filter_by_max_iou: a contested prior goes to the box of greatest IoU, equal IoUs to the lowest row; if False to
-            any of the rivals with equal chance.
+        filter_by_max_iou: a contested prior goes to the box of greatest IoU, equal IoUs to the lowest row; if
+            False to any of the rivals with equal chance.
         seed: of that choice; the same content gives the same choice on every device.
         ignore_threshold: share of a prior's area inside an ignore region from which on it takes no part.
 
@@ -42,22 +42,36 @@ class GridAssigner(Assigner):
         self.filter_by_max_iou = filter_by_max_iou
         self.seed = seed
 
-    def resolve(self, candidates: Pairs, iou: Float[Tensor, "N"], priors: Priors, targets: Targets) -> Assignment:
+    def resolve(
+        self, candidates: Pairs, iou: Float[Tensor, "N"], priors: Priors, targets: Targets
+    ) -> Assignment:
         """Leave every contested prior to one owner."""
         score = iou if self.filter_by_max_iou else random_score(candidates, targets, self.seed)
-        owned = owner_mask(candidates, score, targets, len(priors.boxes))
-        return Assignment.hard(
-            candidates.select(owned), targets, len(priors.boxes), levels=priors.levels, candidates=candidates
-        )
+        owned = owners(candidates, score, targets, len(priors))
+        pairs = Pairs(candidates.gt.index_select(0, owned), candidates.prior.index_select(0, owned))
+        return Assignment.hard(pairs, targets, len(priors), levels=priors.levels, candidates=candidates)
 
     def extra_repr(self) -> str:
         return (
-            f"match_iou_thres={self.match_iou_thres}, filter_by_max_iou={self.filter_by_max_iou}, seed={self.seed}, "
-            f"ignore_threshold={self.ignore_threshold}"
+            f"match_iou_thres={self.match_iou_thres}, filter_by_max_iou={self.filter_by_max_iou}, "
+            f"seed={self.seed}, ignore_threshold={self.ignore_threshold}"
         )
 
 
+def grid_index(priors: Priors) -> GridIndex:
+    """The tables of the grid the priors lie on.
+
+    Raises:
+        ValueError: the priors lie on no grid.
+    """
+    if priors.index is None:
+        raise ValueError(
+            "expected priors on a grid, got free boxes, which have no cells; make them with AnchorGrid"
+        )
+    return priors.index
+
+
 def union_eps(priors: Priors) -> Float[Tensor, "L"]:
-    """The reference's 1e-6 of normalised area in square pixels, per level; the picture is the grid times the stride."""
-    area = [level.height * level.width * level.stride**2 for level in priors.levels]
-    return UNION_EPS * torch.tensor(area, dtype=torch.float32, device=priors.boxes.device)
+    """`UNION_EPS` in square pixels for each level; the picture is the level's grid times its stride."""
+    index = grid_index(priors)
+    return UNION_EPS * (index.height * index.width * index.stride**2)

@@ -7,12 +7,14 @@ from .shape_match import shape_candidates
 
 
 class NearbyGrid(GridAssigner):
-    """3 × 3 cells around the centre on every level → shape IoU → at least the threshold → greatest IoU owns the prior.
+    """3 × 3 cells around the centre → shape IoU → at least the threshold → greatest IoU owns the prior.
 
-    At the border the block is clipped to the grid. The IoU compares shapes only, so the nine cells score alike.
+    This holds on every level. At the border the block is clipped to the grid. The IoU compares shapes only,
+    so the nine cells score alike.
 
-    Source: `nearby_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py. There the box of
-    lowest IoU ends up with most contested priors, with the classes of all rivals; here the greatest IoU owns them.
+    Source: `nearby_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py. There the
+    box of lowest IoU ends up with most contested priors, with the classes of all rivals; here the greatest
+    owns them.
     """
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:

@@ -7,13 +7,14 @@ from .shape_match import shape_candidates
 
 
 class SingleGrid(GridAssigner):
-    """Cell of the centre on every level → shape IoU → at least the threshold → greatest IoU owns the prior.
+    """Cell of the centre → shape IoU → at least the threshold → greatest IoU owns the prior.
 
     A box may match several anchors of several levels, or none: there is no rescue.
 
-    Source: `single_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py. There a later box
-    overwrites an earlier one on a shared prior and their classes add up; here `filter_by_max_iou` holds for this
-    method as for the others. A centre on the far border belongs to the last cell (there: IndexError).
+    Source: `single_grid` of zh320/simple-yolo-pytorch (Apache-2.0, commit 0b61f0a), core/loss.py. There a
+    later box overwrites an earlier one on a shared prior and their classes add up; here `filter_by_max_iou`
+    holds for this method as for the others. A centre on the far border belongs to the last cell (there:
+    IndexError).
     """
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:

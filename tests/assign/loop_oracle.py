@@ -1,4 +1,4 @@
-"""The three grid rules once more, as slow loops in double precision that follow the specification word by word."""
+"""The three grid rules once more, as slow loops in double precision, straight from the specification."""
 
 import math
 
@@ -11,7 +11,7 @@ EPS = 1e-6
 def candidates(
     method: str, priors: Priors, targets: Targets
 ) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """For each (image, prior) the boxes that could own it with their IoU, those under the threshold included."""
+    """For each (image, prior) the boxes that could own it with their IoU, also under the threshold."""
     found: dict[tuple[int, int], list[tuple[int, float]]] = {}
     boxes = targets.boxes.double().tolist()
     images = targets.image.tolist()

@@ -16,7 +16,7 @@ ROUNDING = 1e-5
 
 @st.composite
 def grids(draw: st.DrawFn) -> tuple:
-    """One or two levels from 1 × 1 to 5 × 4 cells with one to three anchors per cell: anchors, strides, sizes."""
+    """One or two levels from 1 × 1 to 5 × 4 cells: anchors (one to three per cell), strides, sizes."""
     strides = draw(st.sampled_from([(8,), (8, 16), (4, 32)]))
     sizes = [(draw(st.integers(1, 5)), draw(st.integers(1, 4))) for _ in strides]
     count = draw(st.integers(1, 3))
@@ -31,7 +31,7 @@ def make_priors(anchors: list, strides: tuple, sizes: list) -> Priors:
 
 @st.composite
 def batches(draw: st.DrawFn) -> list:
-    """Up to three images with up to four boxes each, inside, across and outside the picture, sometimes twice."""
+    """Up to three images with up to four boxes inside, across and outside the picture, or twice."""
     quarter = st.integers(-40, 200).map(lambda n: n / 4)  # exact in both precisions
     side = st.one_of(st.integers(1, 8), st.integers(8, 600)).map(lambda n: n / 4)
     images = []

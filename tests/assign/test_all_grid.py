@@ -1,4 +1,4 @@
-"""All grid on paper: a 4 × 4 grid of stride 8 with a small (8 × 8) and a large (16 × 16) anchor per cell."""
+"""All grid on paper: a 4 × 4 grid of stride 8 with a small (8 px) and a large (16 px) anchor per cell."""
 
 from every_assigner import one_level_priors
 
@@ -13,9 +13,9 @@ LARGE = [14.0, 6.0, 30.0, 22.0]
 
 def test_each_box_takes_the_anchors_that_overlap_it_by_more_than_the_threshold():
     assignment = AllGrid(match_iou_thres=0.2)(PRIORS, Targets.from_lists([[SMALL, LARGE]], [[0, 1]]))
-    # SMALL lies in the middle of four cells: 16 / 112 with their small anchors, 64 / 256 with their large ones.
-    # LARGE against large anchors: overlaps of 14 or 10 px in each direction pass, 14 × 6 = 84 px² (IoU 0.196) fails;
-    # against small anchors: only the one that it covers, 64 / 256.
+    # SMALL lies in the middle of four cells: 16 / 112 with their small anchors, 64 / 256 with their large
+    # ones. LARGE against large anchors: overlaps of 14 or 10 px in each direction pass, 14 × 6 px (IoU 0.196)
+    # fails; against small anchors: only the one that it covers, 64 / 256.
     assert assignment.pairs.gt.tolist() == [0] * 4 + [1] * 5
     assert assignment.pairs.prior.tolist() == [1, 3, 9, 11, 12, 13, 15, 21, 23]
 

@@ -1,4 +1,4 @@
-"""Nearby grid on paper: a 4 × 4 grid of stride 8 with a small (8 × 8) and a large (16 × 16) anchor per cell."""
+"""Nearby grid on paper: a 4 × 4 grid of stride 8 with a small (8 px) and a large (16 px) anchor per cell."""
 
 import torch
 from every_assigner import one_level_priors

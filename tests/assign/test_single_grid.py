@@ -1,8 +1,8 @@
-"""Single grid on paper: a 4 × 4 grid of stride 8 with a small (8 × 8) and a large (16 × 16) anchor per cell."""
+"""Single grid on paper: a 4 × 4 grid of stride 8 with a small (8 px) and a large (16 px) anchor per cell."""
 
 import pytest
 import torch
-from every_assigner import one_level_priors
+from every_assigner import one_level_priors, two_level_priors
 
 from boxmatch.assign import SingleGrid
 from boxmatch.structures import Targets
@@ -59,11 +59,9 @@ def test_a_threshold_out_of_range_is_refused(wrong):
 
 
 def test_every_level_is_matched_on_its_own():
-    from every_assigner import two_level_priors
-
     priors = two_level_priors(32, 32)
     box = torch.tensor([[2.0, 2.0, 32.0, 32.0]])  # 30 × 30: near (33, 23) of level 0 and (30, 61) of level 1
     assignment = SingleGrid(match_iou_thres=0.4)(priors, Targets.from_lists([box], [[0]]))
-    # Level 0: 4 × 4 cells, centre (17, 17) in cell 10, third anchor; level 1: 2 × 2 cells, cell 3, first anchor.
+    # Level 0: 4 × 4 cells, centre (17, 17) in cell 10, last two anchors; level 1: 2 × 2 cells, cell 3, first.
     assert assignment.pairs.prior.tolist() == [10 * 3 + 1, 10 * 3 + 2, 48 + 3 * 3 + 0]
     assert assignment.level.tolist() == [0, 0, 1]
