@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -117,9 +118,9 @@ def evaluate(
         settings: recorded beside the numbers.
 
     Returns:
-        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²), mar (recall
-        at max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings, and curves
-        {recall, precision {name: values at IoU .50}}. None stands where there is no ground truth.
+        A JSON-able dict: map, map_50, map_75, map_small (area < 32²), map_medium, map_large (> 96²),
+        mar (recall at max_detections), per_class {name: {map, map_50, boxes}}, pictures, boxes, settings,
+        and curves {recall, precision {name: values at IoU .50}}. None stands where nothing is to be found.
 
     Raises:
         ValueError: detections for a picture that has no entry in `ground_truths`, or a label without a name.
@@ -173,6 +174,9 @@ def _summarise(
     metric = MeanAveragePrecision(
         box_format="xyxy",
         iou_type="bbox",
+        # COCO's own numbers: those of torchmetrics went through float32, and a recall of exactly 4 / 5 misses them.
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+        rec_thresholds=np.linspace(0, 1, 101).tolist(),
         max_detection_thresholds=[1, 10, settings.max_detections],
         extended_summary=True,
         backend=settings.backend,

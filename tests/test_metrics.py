@@ -198,4 +198,4 @@ def test_results_written_to_a_file_score_the_same_in_cocos_own_program(data_dir:
         scored.accumulate()
         scored.summarize()
     for key, value in zip(("map", "map_50", "map_75", "map_small", "map_medium", "map_large"), scored.stats):
-        assert result[key] == pytest.approx(max(value, 0) if value >= 0 else None, abs=2e-4)
+        assert result[key] == pytest.approx(max(value, 0) if value >= 0 else None, abs=1e-6)

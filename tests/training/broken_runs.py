@@ -1,8 +1,9 @@
 """Trains the toy without a break, then with breaks of all kinds and a resume after each; prints what is left.
 
-Run as a program by test_resume.py: every training is a fork of this process, which has imported everything already.
-A break is written as its kind, a number, and optionally /batches to accumulate: b5 SIGKILL before batch 5, f5 SIGKILL
-before the 5th replacement of a file, i5 and t5 SIGINT and SIGTERM during batch 5, v1 SIGINT in the evaluation of epoch 1.
+Run as a program by test_resume.py: every training is a fork of this process, which has imported everything.
+A break is written as its kind, a number, and optionally /batches to accumulate: b5 SIGKILL before batch 5, f5
+SIGKILL before the 5th replacement of a file, i5 and t5 SIGINT and SIGTERM during batch 5, v1 SIGINT in the
+evaluation of epoch 1.
 """
 
 import hashlib
@@ -19,12 +20,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from toy import ToyData, ToyDetector  # noqa: E402
+from toy import ToyData, ToyDetector
 
-import boxmatch.train  # noqa: E402
-from boxmatch.structures import Detections  # noqa: E402
-from boxmatch.train import EMAOptions, ScheduleOptions, TrainerOptions, fit  # noqa: E402
-from boxmatch.training import checkpoint_io  # noqa: E402
+import boxmatch.train
+from boxmatch.structures import Detections
+from boxmatch.train import EMAOptions, ScheduleOptions, TrainerOptions, fit
+from boxmatch.training import checkpoint_io
 
 EPOCHS, BATCHES = 3, 4
 

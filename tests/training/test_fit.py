@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from toy import ToyData, ToyDetector
 from torch import Tensor
+from toy import ToyData, ToyDetector
 
 from boxmatch import train
 from boxmatch.errors import CheckpointError, DivergedError

@@ -29,7 +29,9 @@ def test_the_same_settings_say_nothing(said: list[str]):
 
 
 def test_other_boxes_are_refused():
-    with pytest.raises(CheckpointError, match="the training pictures or boxes differ.*16 pictures, 15 boxes"):
+    with pytest.raises(
+        CheckpointError, match=r"the training pictures or boxes differ.*16 pictures, 15 boxes"
+    ):
         check_record(made(empty_from=15), made())
 
 

@@ -25,9 +25,9 @@ def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path):
     try:
         folder = RunFolder(tmp_path)
         folder.lock.write_text(json.dumps({"pid": other.pid, "host": socket.gethostname()}))
-        with pytest.raises(CheckpointError, match=f"process {other.pid} on {socket.gethostname()}"):
-            with folder.occupied(resume=False):
-                pass
+        words = f"process {other.pid} on {socket.gethostname()}"
+        with pytest.raises(CheckpointError, match=words), folder.occupied(resume=False):
+            pass
         assert folder.lock.exists()
     finally:
         other.communicate(b"\n")
@@ -52,9 +52,9 @@ def test_a_lock_that_was_never_finished_is_taken_over(tmp_path: Path):
 
 def test_a_folder_with_a_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path):
     folder = finished_run(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="holds a run already; continue it with --resume"):
-        with folder.occupied(resume=False):
-            pass
+    words = "holds a run already; continue it with --resume"
+    with pytest.raises(CheckpointError, match=words), folder.occupied(resume=False):
+        pass
     with folder.occupied(resume=True):
         pass
 
@@ -69,9 +69,9 @@ def test_resuming_where_there_is_no_run_is_refused(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_training(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write into"):
-        with RunFolder(tmp_path / "file").occupied(resume=False):
-            pass
+    folder = RunFolder(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="cannot write into"), folder.occupied(resume=False):
+        pass
 
 
 def test_the_lock_is_given_up_after_an_error(tmp_path: Path):
