@@ -33,7 +33,7 @@ class PostProcess:
     Raises:
         ValueError: an option is out of range.
 
-    Source: zh320/simple-yolo-pytorch, `core/yolo_trainer.py` and `utils/` (validation: 0.001, 0.6, 100).
+    Source: zh320/simple-yolo-pytorch, commit 0b61f0a; the defaults are those of its validation.
     """
 
     score_threshold: float = 0.001

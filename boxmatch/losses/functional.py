@@ -55,7 +55,7 @@ def quality_focal(
         targets: in [0, 1], the IoU of positives.
         beta: at least 1; 2 in the paper.
 
-    Source: Li et al. 2020 (Generalized Focal Loss), eq. 3.
+    Source: Li et al. 2020 (Generalized Focal Loss).
     """
     return (targets - logits.sigmoid()).abs().pow(beta) * bce(logits, targets)
 
@@ -71,7 +71,7 @@ def varifocal(
         alpha: weight of negatives; 0.75 in the paper.
         gamma: at least 1; 2 in the paper.
 
-    Source: Zhang et al. 2021 (VarifocalNet), eq. 2.
+    Source: Zhang et al. 2021 (VarifocalNet).
     """
     weight = torch.where(targets > 0, targets, alpha * logits.sigmoid().pow(gamma))
     return weight * bce(logits, targets)
