@@ -21,7 +21,7 @@ PAGE_PICTURES = 8
 
 
 def write_pictures(run: Path, detector: nn.Module, data: DataModule) -> None:
-    """Write predictions.png and assignment.png into a run folder; the curves are drawn by the training itself.
+    """Write predictions.png and assignment.png into a run folder; `fit` has drawn the curves.
 
     Raises:
         ValueError: the detector is none of the package and has no priors to draw.

@@ -2,12 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from boxmatch.commands.errors import UsageError
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
 
 HELP = """\
 usage: boxmatch train --data.root DIR [--config FILE.yaml] [options]
@@ -46,14 +42,14 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(HELP, end="")
         return 0
-    from boxmatch.commands.parser import config_parser, parse, section_help
+    from boxmatch.commands.parser import parse, section_help
+    from boxmatch.commands.training import train, train_parser
 
     if section_help("train", arguments):
         return 0
-    parser = config_parser("train")
-    parser.add_argument("--output", type=str | None, default=None, help="run folder")
-    parser.add_argument("--resume", type=str | None, default=None, help="run folder to go on with")
-    return _train(parser, parse(parser, resumed_arguments(arguments)))
+    parser = train_parser("train")
+    train(parser, parse(parser, resumed_arguments(arguments)), "train")
+    return 0
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -73,32 +69,3 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     if not config.is_file():
         raise UsageError(f"cannot resume {values[-1]}: there is no run, its {CONFIG} is missing")
     return list(arguments) if config_files(arguments) else ["--config", str(config), *arguments]
-
-
-def _train(parser: "ArgumentParser", config: "Namespace") -> int:
-    from boxmatch.commands.data_check import checked_data
-    from boxmatch.commands.parser import dump, instantiate
-    from boxmatch.commands.results import closing_lines, result_table
-    from boxmatch.commands.run_folders import CONFIG, output_folder
-    from boxmatch.commands.run_pictures import write_pictures
-    from boxmatch.train import fit
-    from boxmatch.training.run_log import is_first_process
-
-    folder = output_folder(config.output or config.resume, "train")
-    if not config.resume and (folder / CONFIG).exists() and is_first_process():
-        raise UsageError(
-            f"{folder} already holds a run; go on with --resume {folder} or give another --output"
-        )
-    data = checked_data(config, speak=is_first_process())
-    detector = instantiate(config, "detector", class_names=list(data.class_names))
-    sections = ("optimizer", "schedule", "ema", "trainer", "evaluation")
-    options = {name: instantiate(config, name) for name in sections}
-    if is_first_process() and not config.resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(dump(parser, config, "output", "resume"), encoding="utf-8")
-    result = fit(detector, data, output=folder, seed=config.seed, resume=config.resume, **options)
-    if is_first_process():
-        write_pictures(folder, result.detector, data)
-        print(result_table(result.last, result.best))
-        print(closing_lines(folder))
-    return 0
