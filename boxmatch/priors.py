@@ -14,9 +14,6 @@ from .spatial import blocks, dense, nearest, overlapping
 from .spatial.index import GridIndex
 from .structures import Level, Pairs, Targets
 
-Number = int | float
-"""A float that may be written without a point; the shape checks of the tests take `float` literally."""
-
 
 class Cell(NamedTuple):
     """Place of priors on their grid."""
@@ -31,12 +28,12 @@ class Cell(NamedTuple):
 class Priors:
     """The places of the network that may learn a box, the same for every image of a batch.
 
-    On a grid they are flattened level → row → column → anchor; the anchors of a cell share its centre. Make them with
-    `AnchorGrid`, `PointGrid` or `Priors.from_boxes`.
+    On a grid they are flattened level → row → column → anchor; the anchors of a cell share its centre. Make
+    them with `AnchorGrid`, `PointGrid` or `Priors.from_boxes`.
 
-    The queries take all rows of the targets, ignore regions included, for all images at once. They return pairs
-    ordered by box, then by prior, never the same pair twice. Time and memory grow with the number of pairs; priors on
-    no grid are compared with every box, a bounded number at a time.
+    The queries take all rows of the targets, ignore regions included, for all images at once. They return
+    pairs ordered by box, then by prior, and no pair twice. Time and memory grow with the number of pairs;
+    priors on no grid are compared with every box, a bounded number at a time.
 
     Args:
         boxes: xyxy pixels, not clipped to the image.
@@ -68,11 +65,11 @@ class Priors:
     def cells(self, targets: Targets, reach: int = 0) -> Pairs:
         """Priors of the cell that holds the box's centre, on every level, and of its neighbours.
 
-        A centre on the border between two cells belongs to the second; on the far border of the grid, or outside, to
-        the nearest cell.
+        A centre on the border between two cells belongs to the second; on the far border of the grid, or
+        outside, to the nearest cell.
 
         Args:
-            reach: how many cells away the neighbours may be, diagonally too: 1 for a block of 3 × 3. The block is
+            reach: how many cells away the neighbours may be, diagonally too: 1 for a block of 3 × 3, which is
                 clipped to the grid.
 
         Raises:
@@ -92,8 +89,8 @@ class Priors:
             return dense.inside(self.centers, targets.boxes)
         return blocks.inside(self.index, targets.boxes)
 
-    def within(self, targets: Targets, radius: Number) -> Pairs:
-        """Priors whose centre is less than `radius` strides from the box's in x and in y, be it in the box or not.
+    def within(self, targets: Targets, radius: float) -> Pairs:
+        """Priors whose centre is less than `radius` strides from the box's in x and in y, in the box or not.
 
         Args:
             radius: in strides of the prior's level, more than 0; in pixels on no grid.
@@ -104,8 +101,8 @@ class Priors:
         if not radius > 0:
             raise ValueError(f"expected a radius above 0 strides, got {radius}")
         if self.index is None:
-            return dense.within(self.centers, self.stride, targets.boxes, float(radius))
-        return blocks.within(self.index, targets.boxes, float(radius))
+            return dense.within(self.centers, self.stride, targets.boxes, radius)
+        return blocks.within(self.index, targets.boxes, radius)
 
     def nearest(self, targets: Targets, k: int) -> Pairs:
         """The `k` priors of each level whose centre is nearest to the box's: all of a level that has fewer.
@@ -124,12 +121,12 @@ class Priors:
             return dense.nearest(self.centers, targets.boxes, k)
         return nearest.nearest(self.index, targets.boxes, k)
 
-    def overlapping(self, targets: Targets, min_iou: Number, *, strict: bool = False) -> Pairs:
+    def overlapping(self, targets: Targets, min_iou: float, *, strict: bool = False) -> Pairs:
         """Priors whose IoU with the box is at least `min_iou`; see `overlaps`, which also returns the IoU."""
         return self.overlaps(targets, min_iou, strict=strict)[0]
 
     def overlaps(
-        self, targets: Targets, min_iou: Number, *, strict: bool = False
+        self, targets: Targets, min_iou: float, *, strict: bool = False
     ) -> tuple[Pairs, Float[Tensor, "N"]]:
         """Priors whose IoU with the box is at least `min_iou`, and their IoU as `boxes.pair_iou` gives it.
 
@@ -144,8 +141,8 @@ class Priors:
             raise ValueError(f"expected min_iou in [0, 1], got {min_iou}")
         strict = strict or min_iou == 0
         if self.index is None:
-            return dense.overlapping(self.boxes, targets.boxes, float(min_iou), strict)
-        return overlapping.overlapping(self.index, targets.boxes, float(min_iou), strict)
+            return dense.overlapping(self.boxes, targets.boxes, min_iou, strict)
+        return overlapping.overlapping(self.index, targets.boxes, min_iou, strict)
 
     def cell(self, prior: Int64[Tensor, "N"]) -> Cell:
         """Level, row, column and anchor of each prior.
@@ -165,14 +162,14 @@ class AnchorGrid:
     """Anchors of fixed sizes in the middle of every cell.
 
     Args:
-        anchors: for each level the (width, height) of each anchor in pixels; levels may differ in their number.
+        anchors: the (width, height) of each anchor of each level in pixels; levels may differ in number.
         strides: pixels per cell of each level.
 
     Raises:
-        ValueError: the arguments differ in length, a level has no anchor, or a size or stride is not positive.
+        ValueError: the arguments differ in length, a level has no anchor, a size or stride is not positive.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[Sequence[Number]]], strides: Sequence[int]) -> None:
+    def __init__(self, anchors: Sequence[Sequence[Sequence[float]]], strides: Sequence[int]) -> None:
         self.anchors = tuple(tuple(tuple(map(float, size)) for size in level) for level in anchors)
         self.strides = tuple(strides)
         if not self.strides or len(self.anchors) != len(self.strides):
@@ -182,8 +179,8 @@ class AnchorGrid:
         for level, (sizes, stride) in enumerate(zip(self.anchors, self.strides)):
             if not sizes or stride <= 0 or any(len(size) != 2 or min(size) <= 0 for size in sizes):
                 raise ValueError(
-                    f"level {level}: expected a stride and anchors (width, height) above 0, got stride {stride} "
-                    f"and anchors {sizes}"
+                    f"level {level}: expected a stride and anchors (width, height) above 0, got stride "
+                    f"{stride} and anchors {sizes}"
                 )
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Priors:
@@ -195,7 +192,7 @@ class AnchorGrid:
         levels = tuple((int(height), int(width)) for height, width in sizes)
         if len(levels) != len(self.strides) or min(map(min, levels)) < 1:
             raise ValueError(
-                f"expected a height and width of 1 or more for each of the {len(self.strides)} levels, got {levels}"
+                f"expected a height and width of 1 or more for {len(self.strides)} levels, got {levels}"
             )
         return _grid_priors(self.anchors, self.strides, levels, torch.device(device))
 
@@ -214,7 +211,7 @@ class PointGrid(AnchorGrid):
         ValueError: a stride or the size is not positive.
     """
 
-    def __init__(self, strides: Sequence[int], size: Number = 1.0) -> None:
+    def __init__(self, strides: Sequence[int], size: float = 1.0) -> None:
         super().__init__([[(size * stride, size * stride)] for stride in strides], strides)
 
 

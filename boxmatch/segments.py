@@ -1,7 +1,7 @@
 """Ragged lists: ranges of uneven length, and reductions over the entries that share a segment number.
 
-A segment is what entries have in common: their ground truth, their prior, both with a level. `segment` holds one
-number in 0 .. count-1 per entry; segments without entries are fine. Letters: N entries, S segments.
+A segment is what entries have in common, such as their ground truth or their prior. `segment` holds its
+number, in 0 .. count - 1, for each entry; segments without entries are fine. Letters: N entries, S segments.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,36 @@ def ragged_arange(
 
     Args:
         lengths: entries of each segment, 0 or more.
-        first: where each segment's count begins; 0 if not given.
+        first: where each segment begins to count; 0 if not given.
 
     Returns:
         segment: the segment of each entry, ascending.
         value: first, first + 1, … in each segment.
     """
-    total = int(lengths.sum())
-    number = torch.arange(len(lengths), device=lengths.device)
-    segment = torch.repeat_interleave(number, lengths, output_size=total)
-    shift = lengths - lengths.cumsum(0)  # minus the place where the segment begins
-    if first is not None:
-        shift = shift + first
-    return segment, torch.arange(total, device=lengths.device) + shift[segment]
+    value = concatenated_ranges(torch.zeros_like(lengths) if first is None else first, lengths)
+    return torch.repeat_interleave(lengths, output_size=len(value)), value
+
+
+def concatenated_ranges(first: Int64[Tensor, "S"], lengths: Int64[Tensor, "S"]) -> Int64[Tensor, "N"]:
+    """The numbers first, first + 1, … of each segment, one segment after the other.
+
+    Args:
+        first: where each segment begins to count.
+        lengths: how far it counts, 0 or more.
+    """
+    ends = lengths.cumsum(0)
+    total = int(ends[-1]) if len(lengths) else 0
+    # A running sum of ones with a jump where a segment begins: twice as fast as looking up each segment's
+    # shift. A jump leads there from where the segment before would go on; jumps of empty segments add up on
+    # one place.
+    jump = first - (first + lengths).roll(1)
+    jump[:1] = first[:1] - 1
+    steps = lengths.new_ones(total + 1).index_add_(0, ends - lengths, jump)
+    return steps[:total].cumsum_(0)
 
 
 def budget_slices(lengths: Int64[Tensor, "S"], budget: int) -> Iterator[slice]:
-    """Cut the segments into consecutive groups of at most `budget` entries, or of one segment that alone has more.
-
-    Nothing is read back from a GPU beyond the total unless the total exceeds the budget.
-    """
+    """Cut the segments into runs of at most `budget` entries; one that alone has more is a run of its own."""
     if int(lengths.sum()) <= budget:
         yield slice(0, len(lengths))
         return
@@ -78,7 +88,7 @@ def segment_std(
     Returns:
         0 where a segment has no more than `correction` entries (`torch.std` has nan there).
     """
-    deviation = values - segment_mean(values, segment, count)[segment]
+    deviation = values - segment_mean(values, segment, count).index_select(0, segment)
     freedom = segment_lengths(segment, count) - correction
     return (segment_sum(deviation.square(), segment, count) / freedom.clamp(min=1)).sqrt()
 
@@ -107,21 +117,21 @@ def first_by_priority(
     Returns:
         Mask with one winner per segment that has an entry.
     """
-    best = score == segment_max(score, segment, count)[segment]
-    # Only the few entries with the best score of their segment go on.
-    rivals = best.nonzero().squeeze(1)
-    rival_segment, rival_tie = segment[rivals], tie[rivals]
-    best[rivals] = rival_tie == segment_min(rival_tie, rival_segment, count)[rival_segment]
-    return best
+    best = segment_max(score, segment, count).index_select(0, segment)
+    # Only the entries with the best score of their segment go on.
+    rivals = (score == best).nonzero().squeeze(1)
+    rival_segment, rival_tie = segment.index_select(0, rivals), tie.index_select(0, rivals)
+    lowest = segment_min(rival_tie, rival_segment, count).index_select(0, rival_segment)
+    return torch.zeros_like(segment, dtype=torch.bool).index_copy_(0, rivals, rival_tie == lowest)
 
 
 def segment_topk(
     values: Float[Tensor, "N"], segment: Int64[Tensor, "N"], count: int, k: int | Int64[Tensor, "S"]
 ) -> Bool[Tensor, "N"]:
-    """Mark the k largest values of each segment, equal values to the lowest position; all of a shorter segment.
+    """Mark the k largest values of each segment, equal ones by the lowest position; all of a shorter segment.
 
-    Segments of similar length are padded into the rows of one matrix and go through `topk` together, a matrix per
-    power of two: at most twice the memory, and no sort of the whole list.
+    Segments of similar length are padded into the rows of one matrix and go through `topk` together, one
+    matrix per power of two: at most twice the memory, and no sort of the whole list.
 
     Args:
         values: any value but nan.
@@ -131,10 +141,12 @@ def segment_topk(
     lengths = segment_lengths(segment, count)
     wanted = torch.full_like(lengths, k) if isinstance(k, int) else k
     begins = lengths.cumsum(0) - lengths
-    mask = (lengths <= wanted)[segment]
+    whole = lengths <= wanted
+    mask = whole.index_select(0, segment)
     # The exponent of the next power of two; frexp is exact where a logarithm may round.
-    exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent
-    exponent = exponent.masked_fill((lengths <= wanted) | (wanted == 0), -1)
+    exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent.masked_fill(
+        whole | (wanted == 0), -1
+    )
     # One turn per power of two, about 15 at most: rows of one matrix share a width.
     for power in exponent.unique().tolist():
         if power >= 0:
@@ -142,13 +154,15 @@ def segment_topk(
             column = torch.arange(2**power, device=values.device)
             position = begins[rows, None] + column  # (rows, 2 ** power)
             padding = column >= lengths[rows, None]
-            padded = values[position.clamp(max=len(values) - 1)].masked_fill(padding, -torch.inf)
-            mask[position[_row_topk(padded, padding, wanted[rows])]] = True
+            flat = position.clamp(max=len(values) - 1).flatten()
+            padded = values.index_select(0, flat).view_as(position).masked_fill_(padding, -torch.inf)
+            chosen = _row_topk(padded, padding, wanted[rows])
+            mask.index_fill_(0, position.masked_select(chosen), True)
     return mask
 
 
 def _row_topk(values: Tensor, padding: Tensor, k: Tensor) -> Tensor:
-    """Mask of the k largest of each row, equal values to the lowest column; 1 <= k <= entries that are no padding."""
+    """Mask of the k largest of each row, equal ones by the lowest column; k from 1 to the row's length."""
     largest = values.topk(int(k.max()), dim=1).values
     threshold = largest.gather(1, (k - 1)[:, None])
     greater = values > threshold

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..boxes import box_centers
-from ..segments import ragged_arange
+from ..segments import concatenated_ranges, ragged_arange
 from ..structures import Pairs
 from .index import GridIndex
 from .pieces import in_pieces
@@ -15,7 +15,7 @@ from .pieces import in_pieces
 
 @dataclass(frozen=True)
 class Blocks:
-    """A block of cells per box and level: rows top .. bottom - 1, columns left .. right - 1; possibly empty."""
+    """A block of cells per box and level: rows top .. bottom - 1, columns left .. right - 1; may be empty."""
 
     left: Int64[Tensor, "G L"]
     top: Int64[Tensor, "G L"]
@@ -24,11 +24,7 @@ class Blocks:
 
 
 def cells(index: GridIndex, boxes: Float[Tensor, "G 4"], reach: int) -> Pairs:
-    """Priors of the cell that holds the box's centre and of its neighbours within `reach`, clipped to the grid.
-
-    A centre on the border between cells belongs to the cell behind it; on the far border of the grid or outside,
-    to the nearest cell.
-    """
+    """Priors of the cell that holds the box's centre, or is nearest to it, and of its neighbours."""
     center = box_centers(boxes)[:, None].expand(-1, len(index), -1)
     half = index.stride[:, None] / 2
     column = (_count_until(index.xs - half, center[..., 0]) - 1).clamp(min=0)
@@ -48,7 +44,7 @@ def inside(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> Pairs:
 
 
 def within(index: GridIndex, boxes: Float[Tensor, "G 4"], radius: float) -> Pairs:
-    """Priors whose centre lies strictly inside the square of half side radius · stride around the box's centre."""
+    """Priors whose centre lies strictly in a square of half side radius · stride around the box's centre."""
     center = box_centers(boxes)[:, None]
     half = (radius * index.stride)[:, None]
     return _list_blocks(index, _blocks_between(index, torch.cat((center - half, center + half), dim=-1)))
@@ -80,13 +76,18 @@ def _list_blocks(index: GridIndex, blocks: Blocks) -> Pairs:
     length = (blocks.right - blocks.left).clamp(min=0) * index.anchors
     rows = (blocks.bottom - blocks.top).clamp(min=0) * (length > 0)
 
+    pairs = (rows * length).sum(1)
+
     def part(piece: slice) -> tuple[Tensor, Tensor]:
         block, row = ragged_arange(rows[piece].flatten(), blocks.top[piece].flatten())
         level = block % len(index)
-        cell = row * index.width[level] + blocks.left[piece].flatten()[block]
-        first = index.start[level] + cell * index.anchors[level]
-        run, prior = ragged_arange(length[piece].flatten()[block], first)
-        return (block // len(index) + (piece.start or 0))[run], prior
+        cell = row * index.width.index_select(0, level) + _look_up(blocks.left[piece], block)
+        first = index.start.index_select(0, level) + cell * index.anchors.index_select(0, level)
+        prior = concatenated_ranges(first, _look_up(length[piece], block))
+        return torch.repeat_interleave(pairs[piece], output_size=len(prior)) + (piece.start or 0), prior
 
-    gt, prior = in_pieces((rows * length).sum(1), part)
-    return Pairs(gt, prior)
+    return Pairs(*in_pieces(pairs, part))
+
+
+def _look_up(table: Int64[Tensor, "G L"], block: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
+    return table.flatten().index_select(0, block)

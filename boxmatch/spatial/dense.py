@@ -1,4 +1,4 @@
-"""The same queries for priors that lie on no grid: every box against every prior, a bounded number at a time."""
+"""The queries for priors on no grid: every box against every prior, a bounded number at a time."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,36 +13,38 @@ def inside(centers: Float[Tensor, "P 2"], boxes: Float[Tensor, "G 4"]) -> Pairs:
     """Priors whose centre lies strictly inside the box."""
 
     def part(piece: slice) -> tuple[Tensor, ...]:
-        return _listed(_strictly_inside(centers, boxes[piece]), piece)
+        return _listed(_strictly_inside(centers, boxes[piece, None].unbind(-1)), piece)
 
     return Pairs(*in_pieces(_all_priors(boxes, len(centers)), part))
 
 
-def within(centers: Float[Tensor, "P 2"], stride: Float[Tensor, "P"], boxes: Tensor, radius: float) -> Pairs:
-    """Priors whose centre lies strictly inside the square of half side radius · stride around the box's centre."""
+def within(
+    centers: Float[Tensor, "P 2"], stride: Float[Tensor, "P"], boxes: Float[Tensor, "G 4"], radius: float
+) -> Pairs:
+    """Priors whose centre lies strictly in a square of half side radius · stride around the box's centre."""
+    half = radius * stride
 
     def part(piece: slice) -> tuple[Tensor, ...]:
-        center = box_centers(boxes[piece])[:, None]
-        half = (radius * stride)[:, None]
-        window = torch.cat((center - half, center + half), dim=-1)  # (g, P, 4)
-        return _listed(((centers > window[..., :2]) & (centers < window[..., 2:])).all(-1), piece)
+        x, y = box_centers(boxes[piece])[:, None].unbind(-1)  # (g, 1)
+        return _listed(_strictly_inside(centers, (x - half, y - half, x + half, y + half)), piece)
 
     return Pairs(*in_pieces(_all_priors(boxes, len(centers)), part))
 
 
 def nearest(centers: Float[Tensor, "P 2"], boxes: Float[Tensor, "G 4"], k: int) -> Pairs:
-    """The k priors whose centre is nearest to the box's, equal distances to the lowest prior."""
+    """The k priors whose centre is nearest to the box's, equal distances to the lowest prior; in float64."""
     count = min(k, len(centers))
+    prior_x, prior_y = centers.double().unbind(1)
 
     def part(piece: slice) -> tuple[Tensor, ...]:
-        gap = centers.double() - box_centers(boxes[piece]).double()[:, None]  # (g, P, 2)
-        distance = gap.square().sum(-1)
-        threshold = distance.topk(count, largest=False).values[:, -1:]
+        x, y = box_centers(boxes[piece]).double()[:, None].unbind(-1)
+        distance = (prior_x - x).square() + (prior_y - y).square()  # (g, P)
+        threshold = distance.topk(count, largest=False).values[:, count - 1 :]
         nearer, equal = distance < threshold, distance == threshold
         room = count - nearer.sum(1, keepdim=True)
         return _listed(nearer | (equal & (equal.cumsum(1) <= room)), piece)
 
-    return Pairs(*in_pieces(_all_priors(boxes, len(centers) if count else 0), part))
+    return Pairs(*in_pieces(_all_priors(boxes, len(centers)), part))
 
 
 def overlapping(
@@ -59,9 +61,9 @@ def overlapping(
     return Pairs(gt, prior), iou
 
 
-def _strictly_inside(centers: Tensor, boxes: Tensor) -> Bool[Tensor, "G P"]:
+def _strictly_inside(centers: Tensor, windows: tuple[Tensor, ...]) -> Bool[Tensor, "G P"]:
     x, y = centers.unbind(1)
-    x1, y1, x2, y2 = boxes[:, None].unbind(-1)
+    x1, y1, x2, y2 = windows
     return (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
 

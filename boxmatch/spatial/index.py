@@ -23,6 +23,7 @@ class GridIndex:
         xs: centre of each column in pixels, padded with inf to the widest level.
         wh: anchor sizes in pixels, padded with the level's first anchor.
         boxes: all priors.
+        extent: largest coordinate of the priors' corners, without its sign.
     """
 
     start: Int64[Tensor, "L"]
@@ -34,6 +35,7 @@ class GridIndex:
     xs: Float[Tensor, "L W"]
     wh: Float[Tensor, "L A 2"]
     boxes: Float[Tensor, "P 4"]
+    extent: Float[Tensor, ""]
 
     @classmethod
     def build(
@@ -63,9 +65,9 @@ class GridIndex:
             starts,
             *([getattr(level, name) for level in levels] for name in ("height", "width", "anchors")),
         ]
-        start_, height, width, anchors = torch.tensor(shape, dtype=torch.int64, device=device).unbind()
+        first, height, width, anchors = torch.tensor(shape, dtype=torch.int64, device=device).unbind()
         stride = torch.tensor([float(level.stride) for level in levels], device=device)
-        return cls(start_, height, width, anchors, stride, ys, xs, sizes, boxes)
+        return cls(first, height, width, anchors, stride, ys, xs, sizes, boxes, boxes.abs().amax())
 
     def __len__(self) -> int:
         return len(self.start)

@@ -5,90 +5,91 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from ..boxes import box_centers
-from ..segments import ragged_arange
+from ..segments import concatenated_ranges
 from ..structures import Pairs
 from .index import GridIndex
 from .pieces import in_pieces
+
+LEVEL_SIZE = 2**40
+"""More than the cells of any level, so that a multiple of it can be added to a cell number and taken off."""
 
 
 def nearest(index: GridIndex, boxes: Float[Tensor, "G 4"], k: int) -> Pairs:
     """The k priors of each level whose centre is nearest to the box's, equal distances to the lowest prior.
 
-    Order the columns by their distance to the centre, and the rows. At least (i + 1)(j + 1) - 1 other cells are as
-    near as the cell in the i-th column and the j-th row, so only cells with (i + 1)(j + 1) <= n can be among the n
+    Order the columns by their distance to the centre, and the rows. The cell in the i-th column and the j-th
+    row has i · j - 1 others that are as near or nearer, so only cells with i · j <= n can be among the n
     nearest: 23 for n = 9, wherever the centre lies, outside the grid too.
 
-    Squared distances are compared in float64, on float32 centres. Less than 2^15 px from the grid float64 tells apart
-    all distances that differ, so the order is the true one.
+    Squared distances are compared in float64, on float32 centres. Less than 2^15 px from the grid float64
+    tells apart all distances that differ, so the order is the true one.
     """
     wanted = (index.height * index.width * index.anchors).clamp(max=k)  # (L,) priors
     cells = (wanted + index.anchors - 1) // index.anchors  # (L,)
-    most = int(cells.max())
-    rank = torch.arange(1, most + 1, device=boxes.device)
-    column_rank, row_rank = (rank[:, None] * rank <= most).nonzero().unbind(1)  # (C,)
+    most, per_box = torch.stack((cells.max(), wanted.sum())).tolist()
+    slot = torch.arange(most, device=boxes.device)
+    column_rank, row_rank = ((slot[:, None] + 1) * (slot + 1) <= most).nonzero().unbind(1)  # (C,)
+    # Levels with fewer cells leave slots empty, and the farthest cell may give only some of its anchors.
+    anchors = index.anchors[:, None]
+    given = anchors * (slot < cells[:, None])  # (L, K)
+    withheld = cells[:, None] * anchors - wanted[:, None]
 
     def part(piece: slice) -> tuple[Tensor, Tensor]:
         center_x, center_y = box_centers(boxes[piece]).double().unbind(-1)
-        column, distance_x = _by_distance(index.xs, index.width, center_x, most)  # (g, L, most)
+        column, distance_x = _by_distance(index.xs, index.width, center_x, most)  # (L, g, K)
         row, distance_y = _by_distance(index.ys, index.height, center_y, most)
-        distance = distance_x[..., column_rank] + distance_y[..., row_rank]  # (g, L, C), squared
-        cell = row[..., row_rank] * index.width[:, None] + column[..., column_rank]
-        cell, last = _nearest_cells(distance, cell, cells)  # (g, L, most)
-        # The farthest cell may give only some of its anchors.
-        count = torch.where(last, (wanted - (cells - 1) * index.anchors)[:, None], index.anchors[:, None])
-        count = count * (torch.arange(most, device=boxes.device) < cells[:, None])
-        first = index.start[:, None] + cell * index.anchors[:, None]
-        slot, prior = ragged_arange(count.flatten(), first.flatten())
-        return slot // (len(index) * most) + (piece.start or 0), prior
+        row = row * index.width[:, None, None]
+        cell = row.index_select(2, row_rank) + column.index_select(2, column_rank)  # (L, g, C)
+        distance = distance_y.index_select(2, row_rank) + distance_x.index_select(2, column_rank)
+        cell, farthest = (part.transpose(0, 1) for part in _nearest_cells(distance, cell, cells))  # (g, L, K)
+        count = given - withheld * (cell == farthest)
+        prior = concatenated_ranges((index.start[:, None] + cell * anchors).flatten(), count.flatten())
+        gt = torch.arange(len(boxes), device=boxes.device)[piece]
+        return gt.repeat_interleave(per_box), prior
 
-    gt, prior = in_pieces(
-        (len(column_rank) * len(index)) * torch.ones_like(boxes[:, 0], dtype=torch.int64), part
-    )
-    return Pairs(gt, prior)
+    candidates = len(index) * len(column_rank)
+    return Pairs(*in_pieces(torch.full((len(boxes),), candidates, device=boxes.device), part))
 
 
 def _by_distance(
     lines: Float[Tensor, "L W"], length: Int64[Tensor, "L"], center: Float64[Tensor, "G"], count: int
-) -> tuple[Int64[Tensor, "G L K"], Float64[Tensor, "G L K"]]:
-    """The nearest lines of each level in order of distance, equal distances to the lower one, and these squared.
+) -> tuple[Int64[Tensor, "L G K"], Float64[Tensor, "L G K"]]:
+    """The nearest lines of each level, equal distances to the lower one, and their distance squared.
 
-    Lines are evenly spaced: the nearest comes first, then they alternate between the side on which the centre lies
-    and the other, and when one side has run out the rest is on the larger.
+    Lines are evenly spaced: after the nearest they alternate, beginning on the side on which the centre
+    lies; when one side has run out, the rest is on the other. Where a level has fewer lines the distance is
+    inf.
     """
-    lines = lines.double()
-    after = torch.searchsorted(
-        lines, center.expand(len(lines), -1).contiguous()
-    ).T  # (G, L) first line not before
-    last = length - 1
+    lines, last = lines.double(), (length - 1)[:, None]
+    centers = center.expand(len(lines), -1).contiguous()  # (L, G)
+    after = torch.searchsorted(lines, centers)
     before, after = (after - 1).clamp(min=0), torch.minimum(after, last)
-    level = torch.arange(len(lines), device=lines.device)
-    gap_before, gap_after = (center[:, None] - lines[level, line] for line in (before, after))
-    nearest_line = torch.where(gap_before.abs() <= gap_after.abs(), before, after)
-    # On the line itself the lower neighbour comes first.
-    upward = center[:, None] > lines[level, nearest_line]
-    below, above = nearest_line, last - nearest_line
+    nearer_before = (centers - lines.gather(1, before)).abs() <= (centers - lines.gather(1, after)).abs()
+    first = torch.where(nearer_before, before, after)
+    below, above = first, last - first
     both = torch.minimum(below, above)[..., None]
+    # On a line itself the lower neighbour is the next.
+    side = torch.where(centers > lines.gather(1, first), 1, -1)[..., None]
+    larger_side = torch.where(above > below, 1, -1)[..., None]
     rank = torch.arange(count, device=lines.device)
-    step = torch.where(rank <= 2 * both, (rank + 1) // 2, rank - both)
-    up = torch.where(rank <= 2 * both, (rank % 2 == 1) == upward[..., None], (above > below)[..., None])
-    line = nearest_line[..., None] + torch.where(up, step, -step)
-    missing = rank > last[:, None]
-    line = line.masked_fill(missing, 0)
-    distance = (lines[level[:, None], line] - center[:, None, None]).square()
+    swing = (rank + 1) // 2 * (2 * (rank % 2) - 1)  # 0, 1, -1, 2, -2, …
+    step = torch.where(rank <= 2 * both, swing * side, (rank - both) * larger_side)  # (L, G, K)
+    missing = rank > last[..., None]
+    line = (first[..., None] + step).masked_fill(missing, 0)
+    distance = (lines.gather(1, line.flatten(1)).view_as(line) - centers[..., None]).square()
     return line, distance.masked_fill(missing, torch.inf)
 
 
 def _nearest_cells(
-    distance: Float64[Tensor, "G L C"], cell: Int64[Tensor, "G L C"], count: Int64[Tensor, "L"]
-) -> tuple[Int64[Tensor, "G L K"], Tensor]:
-    """The `count` nearest of each level's candidates in ascending order, and a mask of the farthest; rest is filler."""
+    distance: Float64[Tensor, "L G C"], cell: Int64[Tensor, "L G C"], count: Int64[Tensor, "L"]
+) -> tuple[Int64[Tensor, "L G K"], Int64[Tensor, "L G 1"]]:
+    """The `count` nearest of each level's candidates, ascending, then filler; and the farthest of them."""
     most = int(count.max())
-    place = (count - 1)[:, None].expand(len(distance), -1, 1)
+    place = (count - 1)[:, None, None].expand(-1, distance.shape[1], 1)
     threshold = distance.topk(most, largest=False).values.gather(2, place)
-    # Nearer cells keep their number, those at the threshold queue behind all of them, the others never get in.
-    turn = 2**40 * ((distance >= threshold).long() + (distance > threshold))
-    chosen = (cell + turn).topk(most, largest=False).values  # (G, L, K), ascending
+    # Nearer cells keep their number, those at the threshold queue behind them, the others never get in.
+    turn = (distance >= threshold).long() + (distance > threshold)
+    chosen = (cell + turn * LEVEL_SIZE).topk(most, largest=False).values  # (L, G, K), ascending
     farthest = chosen.gather(2, place)
-    chosen = torch.where(chosen <= farthest, chosen % 2**40, 2**40)
-    cells = chosen.sort(-1).values
-    return cells, cells == farthest % 2**40
+    cells = (chosen % LEVEL_SIZE).masked_fill(chosen > farthest, LEVEL_SIZE)
+    return cells.sort(-1).values, farthest % LEVEL_SIZE
