@@ -38,10 +38,12 @@ def count_errors(
     for image in range(targets.batch_size):
         rows = (targets.image == image).nonzero().squeeze(1)
         scores = _score_matrix(method, priors, targets.boxes[rows].double())
-        nobody = scores.new_full((1, len(priors)), threshold)  # background stands for the threshold itself
-        owner = torch.where(gt_index[image] < 0, len(rows), gt_index[image] - (rows[0] if len(rows) else 0))
-        scores = torch.cat((scores, nobody))
-        errors += int((scores.gather(0, owner[None])[0] < scores.amax(0) - ROUNDING).sum())
+        scores = torch.cat((scores.new_full((1, len(priors)), threshold), scores))  # row 0 is the background
+        owner = gt_index[image]
+        claim = torch.where(owner < 0, 0, owner - (rows[0] if len(rows) else 0) + 1)
+        foreign = (owner >= 0) & ((claim < 1) | (claim > len(rows)))
+        claimed = scores.gather(0, claim.masked_fill(foreign, 0)[None])[0]
+        errors += int((foreign | (claimed < scores.amax(0) - ROUNDING)).sum())
     return errors
 
 

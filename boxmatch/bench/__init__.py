@@ -1,0 +1,1 @@
+"""Benchmarks: what the package costs in time and memory, beside what it is measured against."""
