@@ -12,8 +12,9 @@ import pytest
 PROGRAM = Path(__file__).parent / "broken_runs.py"
 REPOSITORY = Path(__file__).parents[2]
 
-# Three epochs of four batches, saved after each step. b: SIGKILL before this batch; f: before this replacement
-# of a file, which hits every moment of a save; i, t: SIGINT, SIGTERM during this batch; v: in this evaluation.
+# Three epochs of four batches, saved after each step. b: SIGKILL before this batch; f: before this
+# replacement of a file, which hits every moment of a save; i, t: SIGINT, SIGTERM during this batch; v: SIGINT
+# in this evaluation.
 KILLED = ["b1", "b4", "b6", "f2", "f9", "f12", "b5/2"]
 INTERRUPTED = ["i5", "t7", "v1"]
 MORE_KILLED = (
