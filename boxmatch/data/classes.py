@@ -35,12 +35,12 @@ def voc_classes(root: Path, found: Iterable[str]) -> tuple[str, ...]:
     """Order of the classes of a VOC folder, whose files hold names only.
 
     `classes.txt` in the root, one name a line, leads; classes it lacks follow in alphabetical order. Without
-    it the 20 VOC classes, all of them and in their usual order, when every name found is one of them;
-    otherwise the names found, in alphabetical order.
+    it the names found, in alphabetical order, which is the usual order of the 20 VOC classes. Where half of
+    those 20 are found and no other name, the set is a part of VOC, and all 20 make up the table.
     """
     names = set(found)
     listed = class_list(root)
-    if listed is None and names <= set(VOC_CLASSES):
+    if listed is None and names <= set(VOC_CLASSES) and 2 * len(names) >= len(VOC_CLASSES):
         return VOC_CLASSES
     listed = listed or ()
     return (*listed, *sorted(names - set(listed)))

@@ -45,7 +45,8 @@ def open_image(path: str | Path, limit: int = PIXEL_LIMIT, *, side: int | None =
         orientation = _orientation(image)
         try:
             if side is not None and side < max(image.size):
-                image.draft(None, tuple(max(1, length * side // max(image.size)) for length in image.size))
+                width, height = (max(1, length * side // max(image.size)) for length in image.size)
+                image.draft(None, (width, height))
             image.load()
             image = _to_rgb(image)
         except Exception as error:  # decoders let any exception of theirs through
@@ -107,7 +108,7 @@ def _open_header(path: str | Path, limit: int) -> Image.Image:
     if width * height > limit:
         image.close()
         raise TooLargeError(
-            f"{path}: {width}x{height} exceeds the limit of {limit:,} pixels; scale it down or raise the limit"
+            f"{path}: {width}x{height} exceeds the limit of {limit:,} pixels; scale it down or raise it"
         )
     return image
 

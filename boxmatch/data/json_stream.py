@@ -137,7 +137,8 @@ class _Reader:
                 except _NotJsonError:
                     finite = False
                     value, end = self.tolerant(self.buffer, self.position)
-                if end < len(self.buffer) or self.ended:  # a number may go on behind the end of the buffer
+                # A number may go on behind the end of the buffer, as 1.5e+ does.
+                if end < len(self.buffer) - LAST_TOKEN or self.ended:
                     self.position = end
                     return value, finite
             except json.JSONDecodeError as error:

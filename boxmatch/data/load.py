@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +41,8 @@ def load_splits(
             split is the one that is trained on.
         layout: "voc", "coco", "yolo", or found out.
         class_names: the class table; found in the data when None. COCO: categories by id. YOLO: order of the
-            data file. VOC: `classes.txt` in the root, the 20 VOC classes if there are no others, or
-            alphabetical.
+            data file. VOC: exactly those of `classes.txt` in the root; without it alphabetical (see
+            `voc_classes`).
         options: what the readers are told.
         policy: what to do about each kind of problem.
         pictures: read the header of each picture, decode all pixels, or touch no picture.
@@ -58,46 +59,55 @@ def load_splits(
     layout = detect_format(root) if layout == "auto" else layout
     log = ProblemLog()
     notes: list[str] = []
-    read = _read(root, splits, layout, options, log)
-    if "val" in splits and "val" not in read and "train" in read and hold_out > 0:
+    found = _entries(root, layout, splits)
+    read = _read(root, found, layout, options, log)
+    if "val" in splits and "val" not in found and "train" in read and hold_out > 0:
         read["train"], read["val"] = split_off(read["train"], hold_out)
         notes.append(
             f"no split 'val': {len(read['val']):,} pictures of 'train' were held out, chosen by file name"
         )
     table = _class_table(root, layout, read, class_names)
+    if layout == "yolo" and pictures == "header":
+        pictures = "skip"  # the reader has looked at all headers: they hold the sizes
+    look = partial(
+        check_pictures,
+        log=log,
+        policy=policy,
+        pictures=pictures,
+        sample=sample,
+        pixel_limit=options.pixel_limit,
+        progress=options.progress,
+    )
     checked: dict[str, Annotations] = {}
     for name, annotations in read.items():
         log.split = name
-        known = check_classes(annotations, table, log)
-        if annotations.object_kind != "line" or pictures == "decode":  # YOLO sizes were read from the headers
-            known = check_pictures(
-                known,
-                log,
-                policy=policy,
-                pictures=pictures,
-                sample=sample,
-                pixel_limit=options.pixel_limit,
-                progress=options.progress,
-            )
-        checked[name] = check_duplicates(check_boxes(known, log, policy=policy), log, policy=policy)
-    log.split = ""
+        known = check_boxes(look(check_classes(annotations, table, log)), log, policy=policy)
+        checked[name] = check_duplicates(known, log, policy=policy)
     _compare_splits(checked, log)
     if layout == "voc" and class_names is None and class_list(root) is None:
-        for other, name in similar_names(table):
-            log.add(
-                "similar_class",
-                "",
-                f"the classes {other!r} and {name!r} differ by a letter; is one of them misspelt?",
-            )
-    report = CheckReport.of(
+        _compare_classes(table, log)
+    return checked, CheckReport.of(
         layout, checked, log, policy, root=str(root), class_names=table, notes=tuple(notes)
     )
-    return checked, report
+
+
+def _entries(
+    root: Path, layout: Format, splits: Mapping[str, str | Sequence[str] | None]
+) -> dict[str, str | Sequence[str]]:
+    """What to read for each split; a split that nobody named and that does not exist is left out."""
+    found = {}
+    for name, named in splits.items():
+        entries = find_entry(root, layout, name) if named is None else named
+        if entries is None and name == "train":
+            raise DataError(f"{root}: no split 'train' in {layout} layout; name the entries of the split")
+        if entries is not None:
+            found[name] = entries
+    return found
 
 
 def _read(
     root: Path,
-    splits: Mapping[str, str | Sequence[str] | None],
+    splits: Mapping[str, str | Sequence[str]],
     layout: Format,
     options: ReadOptions,
     log: ProblemLog,
@@ -106,12 +116,6 @@ def _read(
     read: dict[str, Annotations] = {}
     for name, entries in splits.items():
         log.split = name
-        if entries is None:
-            entries = find_entry(root, layout, name)
-            if entries is None and name == "train":
-                raise DataError(f"{root}: no split 'train' in {layout} layout; name the entries of the split")
-            if entries is None:
-                continue
         try:
             read[name] = read_split(root, entries, layout=layout, options=options, log=log)
         except DataError as error:
@@ -140,8 +144,19 @@ def _class_table(
         if len(set(class_names)) < len(class_names) or not class_names:
             raise DataError(f"expected class names, each once, got {list(class_names)}")
         return tuple(class_names)
+    listed = class_list(root) if layout == "voc" else None
+    if listed:
+        return listed
     found = dict.fromkeys(name for annotations in read.values() for name in annotations.class_names)
     return voc_classes(root, found) if layout == "voc" else tuple(found)
+
+
+def _compare_classes(class_names: tuple[str, ...], log: ProblemLog) -> None:
+    """Note names that may be one class: they were typed by hand, object by object."""
+    log.split = ""
+    for other, name in similar_names(class_names):
+        message = f"the classes {other!r} and {name!r} differ by a letter; is one of them misspelt?"
+        log.add("similar_class", "", message)
 
 
 def _compare_splits(splits: Mapping[str, Annotations], log: ProblemLog) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path, PureWindowsPath
 
 from boxmatch.errors import DataError
 
-# Letters, digits and harmless signs, in parts that do not begin with a dot.
-USUAL = re.compile(r"[\w\-+,=()@ ][\w\-+,=()@ .]*(?:/[\w\-+,=()@ ][\w\-+,=()@ .]*)*")
+# Letters, digits and harmless signs, in parts that do not begin with a dot or blank.
+USUAL = re.compile(r"[\w\-+,=()@][\w\-+,=()@ .]*(?:/[\w\-+,=()@][\w\-+,=()@ .]*)*")
 
 
 def safe_name(root: Path, name: str, folder: str = "") -> str:
@@ -28,8 +28,9 @@ def safe_name(root: Path, name: str, folder: str = "") -> str:
     folder = "" if folder == "." else folder
     relative = posixpath.join(folder, plain) if USUAL.fullmatch(plain) else _normal(root, name, plain, folder)
     parent, _, file = relative.rpartition("/")
-    real_root = _real(root, "")
-    target = f"{_real(root, parent)}/{file}"
+    base = root if root.is_absolute() else Path.cwd() / root
+    real_root = _real(base, "")
+    target = f"{_real(base, parent)}/{file}"
     if os.path.islink(target):
         target = os.path.realpath(target)
     if not target.startswith(real_root + "/"):

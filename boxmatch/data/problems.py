@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 from boxmatch.errors import DataError
 
@@ -70,9 +70,18 @@ class CheckPolicy:
     untrained_class: ErrorOrKeep = "keep"
     duplicate_object_id: ErrorOrKeep = "keep"
 
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            allowed = get_args(option.type)
+            if getattr(self, option.name) not in allowed:
+                raise ValueError(
+                    f"expected the action for {option.name} to be one of {allowed}, "
+                    f"got {getattr(self, option.name)!r}"
+                )
+
     def action(self, kind: str) -> str:
         """What happens to a problem of this kind."""
-        return str(asdict(self)[kind])
+        return str(getattr(self, kind))
 
 
 @dataclass(frozen=True)

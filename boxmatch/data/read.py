@@ -58,7 +58,7 @@ def detect_format(root: str | Path) -> Format:
         find_data_file(root)
     except DataError:
         raise DataError(
-            f"{root}: found neither VOCyyyy/Annotations (VOC) nor annotations/*.json (COCO) nor a YOLO data.yaml"
+            f"{root}: found neither VOCyyyy/Annotations nor annotations/*.json (COCO) nor a YOLO data.yaml"
         ) from None
     return "yolo"
 

@@ -87,10 +87,12 @@ def listed_pictures(
 
 def _find_entry(root: Path, path: Path, base: Any, entry: str) -> Path:
     """A list file or folder that the data file names, below its `path`, its own folder, or the root."""
+    if base is not None and not isinstance(base, str):
+        raise DataError(f"{path}: expected a folder in 'path', got {base!r:.80}")
     own = path.parent.resolve()
     real_root = root.resolve()
     tried = []
-    for start in dict.fromkeys((own / str(base or "."), own, root / str(base or "."), root)):
+    for start in dict.fromkeys((own / (base or "."), own, root / (base or "."), root)):
         # Exported sets write ../train/images in a data.yaml that lies beside train/.
         for text in dict.fromkeys((entry, entry.removeprefix("../"))):
             place = Path(posixpath.normpath(start / text.replace("\\", "/")))
