@@ -7,7 +7,7 @@ number, in 0 .. count - 1, for each entry; segments without entries are fine. Le
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
 
@@ -54,7 +54,7 @@ def budget_slices(lengths: Int64[Tensor, "S"], budget: int) -> Iterator[slice]:
     begin, size = 0, 0
     # One addition per segment; the groups depend on each other, so this is not a tensor operation.
     for position, length in enumerate(lengths.tolist()):
-        if size and size + length > budget:
+        if position > begin and size + length > budget:
             yield slice(begin, position)
             begin, size = position, 0
         size += length
@@ -106,23 +106,24 @@ def segment_min(values: Shaped[Tensor, "N"], segment: Int64[Tensor, "N"], count:
 
 
 def first_by_priority(
-    score: Float[Tensor, "N"], segment: Int64[Tensor, "N"], count: int, tie: Int64[Tensor, "N"]
+    score: Float32[Tensor, "N"], segment: Int64[Tensor, "N"], count: int, tie: Int64[Tensor, "N"]
 ) -> Bool[Tensor, "N"]:
     """Mark the winner of each segment: the highest score, among equal scores the lowest `tie`.
 
     Args:
-        score: any value but nan; nan never wins.
-        tie: distinct within a segment, such as the ground truth of each pair where the prior is the segment.
+        score: any value but nan, of either sign.
+        tie: distinct within a segment, in 0 .. 2^32 - 1; such as the ground truth of each pair where the prior
+            is the segment.
 
     Returns:
         Mask with one winner per segment that has an entry.
     """
-    best = segment_max(score, segment, count).index_select(0, segment)
-    # Only the entries with the best score of their segment go on.
-    rivals = (score == best).nonzero().squeeze(1)
-    rival_segment, rival_tie = segment.index_select(0, rivals), tie.index_select(0, rivals)
-    lowest = segment_min(rival_tie, rival_segment, count).index_select(0, rival_segment)
-    return torch.zeros_like(segment, dtype=torch.bool).index_copy_(0, rivals, rival_tie == lowest)
+    # The bits of a float, those behind the sign flipped for negative ones, are an integer of the same order;
+    # adding 0 makes -0 and 0 one. With the tie behind it a single maximum decides.
+    bits = (score + 0.0).view(torch.int32)
+    order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    rank = order.long().mul_(2**32).sub_(tie)
+    return rank == segment_max(rank, segment, count).index_select(0, segment)
 
 
 def segment_topk(
