@@ -75,7 +75,9 @@ class Pairs:
 
     def select(self, keep: Tensor) -> "Pairs":
         """The pairs where `keep` (bool mask or index) holds."""
-        return Pairs(self.gt[keep], self.prior[keep])
+        # Lists are long, and a mask or index in brackets takes several times as long on a CPU.
+        rows = keep.nonzero().squeeze(1) if keep.dtype == torch.bool else keep
+        return Pairs(self.gt.index_select(0, rows), self.prior.index_select(0, rows))
 
 
 @dataclass(frozen=True)
