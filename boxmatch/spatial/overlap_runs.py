@@ -2,10 +2,10 @@
 
 `overlapping` lists its pairs by box, then by prior, and so looks at the anchors of a cell together, also at
 those that fail. Where only the order of the boxes counts, each anchor gets runs of its own. Their ends are
-computed, no pair is looked at in vain, and the overlap in y is known once per run: four times as fast for the
-boxes of a YOLO. Letters as in the package, and: K anchor shapes of all levels, R runs. The lists of N are
-long: they are built with `index_select`, which takes a quarter of the time of an index in brackets on a CPU,
-and in place, because fresh memory costs more than arithmetic.
+computed, no pair is looked at in vain, and the overlap in y is known once per run: three times as fast for
+the anchors of a YOLO. Letters as in the package, and: K anchor shapes of all levels, R runs. The lists of N
+are long: they are built with `index_select`, which takes a quarter of the time of an index in brackets on a
+CPU, and in place, because fresh memory costs more than arithmetic.
 """
 
 import torch
@@ -36,9 +36,8 @@ def overlap_runs(
     origin = torch.stack((index.xs[level, 0], index.ys[level, 0]), dim=1).double()  # (K, 2)
     corners = boxes.double()
     box_wh = (corners[:, 2:] - corners[:, :2])[:, None]  # (G, 1, 2)
-    offset = ((corners[:, :2] + corners[:, 2:]) / 2)[
-        :, None
-    ] - origin  # (G, K, 2), from the first cell's centre
+    center = (corners[:, :2] + corners[:, 2:]) / 2
+    offset = center[:, None] - origin  # (G, K, 2), from the centre of the first cell
     best = torch.minimum(box_wh, shape_wh)  # overlap of equal centres
     reach = (box_wh + shape_wh) / 2  # distance from which on nothing is shared
     total = box_wh.prod(-1) + shape_wh.prod(-1) + union_eps[level].double()  # (G, K)
@@ -80,9 +79,12 @@ def _list_runs(
         return values.index_select(0, run)
 
     prior = of_run(anchors).mul_(step).add_(of_run(first + (row * width + left) * anchors))
-    distance = of_run(stride.float()).mul_(step).add_(of_run((left * stride - offset_x).float())).abs_()
-    overlap_x = torch.minimum(of_run(best_x.float()), of_run(reach_x.float()).sub_(distance))
-    inter = overlap_x.mul_(of_run(overlap_y.float()))
+    # Along x in cells, where the distance grows by 1 per cell; exact where the stride is a power of 2.
+    distance = of_run((left - offset_x / stride).float()).add_(step).abs_()
+    overlap_x = torch.minimum(
+        of_run((best_x / stride).float()), of_run((reach_x / stride).float()).sub_(distance)
+    )
+    inter = overlap_x.mul_(of_run((overlap_y * stride).float()))
     return run, prior, inter / of_run(total.float()).sub_(inter)
 
 
