@@ -1,6 +1,7 @@
 """Numbers and checkpoints of a run, written around its steps."""
 
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -160,18 +161,22 @@ class SaveCheckpoints(Checkpoint):
         """Save after the epoch and its evaluation."""
         if self.metrics.improved:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
-            self._save_weights(trainer, _ours(pl_module))
+            self._save_weights(trainer, _ours(pl_module), self.folder.best_weights)
             self.metrics.improved = False
         self._save_last(trainer)
         self.guard.leave_if_asked(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The weights of the last step on their own; a run that is never evaluated has no others."""
+        self._save_weights(trainer, _ours(pl_module), self.folder.last_weights)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         self.saved_step = trainer.global_step
         trainer.save_checkpoint(self.folder.last, weights_only=False)
 
-    def _save_weights(self, trainer: pl.Trainer, module: LitDetector) -> None:
+    def _save_weights(self, trainer: pl.Trainer, module: LitDetector, path: Path) -> None:
         """The evaluated weights alone, for `predict` and for other people."""
         if trainer.is_global_zero and hasattr(module.evaluated, "architecture"):
             from boxmatch.checkpoints import save_detector
 
-            save_detector(module.evaluated, self.folder.best_weights)
+            save_detector(module.evaluated, path)

@@ -34,6 +34,7 @@ class RunFolder:
         self.last = self.root / "checkpoints" / "last.ckpt"
         self.best = self.root / "checkpoints" / "best.ckpt"
         self.best_weights = self.root / "best.safetensors"
+        self.last_weights = self.root / "last.safetensors"
         self.metrics = self.root / "metrics.json"
         self.curves = self.root / "pr_curves.json"
         self.epochs = self.root / "metrics.csv"

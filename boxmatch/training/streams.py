@@ -75,8 +75,8 @@ class RandomStates(Callback):
 class DataPosition(Callback):
     """Carries the loader's place in the epoch over a resume.
 
-    The Trainer does so itself, but not once its loader was asked for its length to lay out the schedule: by then
-    the loader counts as set up, and the saved place is silently dropped (Lightning 2.6).
+    The Trainer does so itself, but not once its loader was asked for its length to lay out the schedule:
+    by then the loader counts as set up, and the saved place is silently dropped (Lightning 2.6).
     """
 
     def __init__(self) -> None:
