@@ -226,3 +226,15 @@ def test_memory_does_not_grow_with_boxes_times_priors(name):
     # Boxes come in order, and of one box no prior comes twice.
     key = pairs.gt * len(priors) + pairs.prior
     assert bool((key[1:] > key[:-1]).all())
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_everything_stays_on_the_device_of_the_boxes(name):
+    """Were a tensor made on the default device, it could not be mixed with these, which lie elsewhere."""
+    priors = AnchorGrid(ANCHORS, (8, 16, 32))([(30, 40), (15, 20), (8, 10)])
+    targets = random_batch(40, seed=3)
+    places = (priors,) if name == "cells" else (priors, off_grid(priors))
+    expected = [QUERIES[name](place, targets) for place in places]
+    with torch.device("meta"):
+        results = [QUERIES[name](place, targets) for place in places]
+    assert [as_list(result[0]) for result in results] == [as_list(result[0]) for result in expected]

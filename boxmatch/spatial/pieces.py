@@ -9,7 +9,7 @@ from torch import Tensor
 from ..segments import budget_slices
 
 PAIR_BUDGET = 2**22
-"""Pairs worked on at once: some 300 MB in the query that needs most. Results do not depend on it."""
+"""Pairs worked on at once, some 200 MB beside the result. The result does not depend on it."""
 
 
 def in_pieces(lengths: Int64[Tensor, "G"], part: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
