@@ -63,6 +63,8 @@ def explain(error: Exception) -> tuple[int, str | None]:
         return EXIT_ENVIRONMENT, f"{error}\nMake --data.batch_size or --data.image_size smaller."
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return EXIT_ENVIRONMENT, f"a process that reads pictures has died: {error}; try --data.workers 0"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("boxmatch"):
+        return EXIT_FAULT, None
     for kind, code in CODES:
         if isinstance(error, kind):
             return code, str(error) or kind.__name__

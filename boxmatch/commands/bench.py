@@ -1,0 +1,160 @@
+"""`boxmatch bench`: time the assignment, the data pipeline, a training step, or reading a large file."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from boxmatch.commands.arguments import PlainParser
+from boxmatch.commands.errors import UsageError
+from boxmatch.commands.suggestions import advice
+
+HELP = """\
+usage: boxmatch bench assign [--boxes 10 100] [--methods NAME ...] [--repeats N] [--device NAME]
+       boxmatch bench data   [--root DIR] [--split train] [--batches N]
+       boxmatch bench step   [--config FILE.yaml] [--data.root DIR] [--steps N] [--precision P]
+       boxmatch bench index  [--pictures N] [--objects N] [--segmentation]
+
+  assign   label assignment: our sparse pairs against the dense form, time and peak memory, equal results
+  data     training samples per second and core, without and with a cache; share of decode, geometry, colour
+  step     one training step taken apart: data, forward, assign, loss, backward, optimiser
+  index    reading and checking a generated COCO file of 120 000 pictures and 860 000 boxes
+
+  --image_size N   side of the input (default: 416; step: as in the configuration)
+  --batch_size N   pictures at a time (default: 16; step: as in the configuration)
+  --threads N      threads of PyTorch (default: 1)
+  --json FILE      also write rows and machine as JSON ('-' for the screen)
+
+bench data draws its own pictures without --root, bench step draws shapes without --data.root.
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure, or print the help."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(HELP, end="")
+        return 0
+    benches: dict[str, Callable[[Sequence[str]], tuple[argparse.Namespace, list[Any]]]] = {
+        "assign": _assign,
+        "data": _data,
+        "step": _step,
+        "index": _index,
+    }
+    name, *rest = arguments
+    if name not in benches:
+        raise UsageError(f"there is no benchmark '{name}'; {advice(name, benches)}")
+    options, rows = benches[name](rest)
+    from boxmatch.commands.bench_report import write_report
+
+    write_report(name, rows, options.json)
+    return 0
+
+
+def _common(name: str, *, sizes: bool = True) -> PlainParser:
+    parser = PlainParser(f"bench {name}")
+    parser.add_argument("--json")
+    parser.add_argument("--threads", type=int, default=1)
+    if sizes:
+        parser.add_argument("--image_size", type=int, default=416)
+        parser.add_argument("--batch_size", type=int, default=16)
+    return parser
+
+
+def _start(parser: PlainParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the options and give PyTorch its threads."""
+    options = parser.parse(arguments)
+    for name, value in vars(options).items():
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, int) and not isinstance(number, bool) and number < 1 for number in numbers):
+            raise UsageError(f"--{name}: expected 1 or more, got {value}")
+    import torch
+
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def _assign(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
+    parser = _common("assign")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--device")
+    options = _start(parser, arguments)
+    from boxmatch.bench.assign import METHODS, bench_assign
+    from boxmatch.commands.devices import find_device
+
+    for method in options.methods or ():
+        if method not in METHODS:
+            raise UsageError(f"there is no method '{method}'; {advice(method, METHODS)}")
+    rows = bench_assign(
+        methods=options.methods or METHODS,
+        boxes_per_image=options.boxes,
+        batch_size=options.batch_size,
+        size=options.image_size,
+        repeats=options.repeats,
+        device=str(find_device(options.device or "cpu")),
+    )
+    return options, list(rows)
+
+
+def _data(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
+    parser = _common("data")
+    parser.add_argument("--root")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--batches", type=int, default=20)
+    options = _start(parser, arguments)
+    from boxmatch.bench.data import bench_data
+    from boxmatch.data.load import load_splits
+
+    annotations = None
+    if options.root:
+        read, report = load_splits(options.root, {options.split: None}, pictures="skip")
+        report.refuse()
+        annotations = read[options.split]
+    rows = bench_data(
+        annotations, size=options.image_size, batch_size=options.batch_size, batches=options.batches
+    )
+    return options, list(rows)
+
+
+def _step(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
+    """Options of the configuration, such as `--data.workers`, go to its own parser."""
+    parser = _common("step", sizes=False)
+    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--batch_size", type=int)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--precision", default="32")
+    parser.add_argument("--device")
+    own, configured = split_arguments(parser, arguments)
+    options = _start(parser, own)
+    if options.precision not in ("32", "bf16-mixed"):
+        raise UsageError(f"--precision: expected 32 or bf16-mixed, got {options.precision!r}")
+    from boxmatch.commands.bench_step import step_rows
+
+    return options, step_rows(options, configured)
+
+
+def split_arguments(parser: PlainParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments this parser knows, with their values, and the others."""
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    own: list[str] = []
+    other: list[str] = []
+    current = other
+    for argument in arguments:
+        if argument.startswith("--"):
+            current = own if argument.partition("=")[0] in flags else other
+        current.append(argument)
+    return own, other
+
+
+def _index(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
+    parser = _common("index", sizes=False)
+    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--objects", type=int, default=860_000)
+    parser.add_argument("--segmentation", action="store_true")
+    options = _start(parser, arguments)
+    from boxmatch.bench.index import measure_index
+
+    cost = measure_index(
+        pictures=options.pictures, objects=options.objects, segmentation=options.segmentation
+    )
+    return options, [cost]

@@ -1,0 +1,57 @@
+"""Rows of a benchmark as a table and as JSON."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxmatch.commands.results import table
+from boxmatch.training.run_folder import write_atomically
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    """Name of the processor; /proc/cpuinfo knows it on Linux, where the platform module does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write_report(name: str, rows: Sequence[Any], file: str | None) -> None:
+    """Print the rows, with what they have in common above the table; write JSON where that is asked for."""
+    plain = [dataclasses.asdict(row) for row in rows]
+    report = {"benchmark": name, "machine": machine(), "rows": plain}
+    if file == "-":
+        print(json.dumps(report, indent=2))
+        return
+    print(", ".join(f"{key} {value}" for key, value in report["machine"].items() if value is not None))
+    common = {key: value for key, value in plain[0].items() if all(row[key] == value for row in plain)}
+    if len(plain) == 1:
+        print(table(["", name], [[key, value] for key, value in plain[0].items()]))
+    else:
+        print(", ".join(f"{key} {value}" for key, value in common.items()))
+        columns = [key for key in plain[0] if key not in common]
+        print(table(columns, [[row[column] for column in columns] for row in plain]))
+    if file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(file), json.dumps(report, indent=2) + "\n")
+        print(f"Written to {file}")
