@@ -34,9 +34,9 @@ class AssignRow:
 
     Args:
         milliseconds: median time per image of our assigner, from boxes to pairs.
-        fastest_milliseconds: the least, which other work on the machine disturbs least.
-        dense_milliseconds: the median for the dense form.
-        fastest_dense_milliseconds: the least for it.
+        cpu_milliseconds: median processor time per image, which other work on the machine hardly disturbs.
+        dense_milliseconds: median time for the dense form.
+        dense_cpu_milliseconds: its processor time.
         peak_mebibytes: most memory held at once by tensors made during the call, for the whole batch.
         dense_peak_mebibytes: the same for the dense form.
     """
@@ -49,9 +49,9 @@ class AssignRow:
     size: int
     positives: int
     milliseconds: float
-    fastest_milliseconds: float
+    cpu_milliseconds: float
     dense_milliseconds: float
-    fastest_dense_milliseconds: float
+    dense_cpu_milliseconds: float
     peak_mebibytes: float
     dense_peak_mebibytes: float
 
@@ -108,37 +108,40 @@ def _bench_method(method: str, priors: Priors, targets: Targets, size: int, repe
     errors = count_errors(method, priors, targets, threshold, gt_index)
     if errors:
         raise RuntimeError(f"{method}: the dense form gives another owner to {errors} priors")
-    ours = measure_milliseconds(pairs, repeats, targets.boxes.device)
-    theirs = measure_milliseconds(dense, max(repeats // 4, 3), targets.boxes.device)
-    images = targets.batch_size
+    device, images = targets.boxes.device, targets.batch_size
+    wall, cpu = median_milliseconds(pairs, repeats, device)
+    dense_wall, dense_cpu = median_milliseconds(dense, max(repeats // 4, 3), device)
     return AssignRow(
         method=method,
-        device=targets.boxes.device.type,
+        device=device.type,
         threads=torch.get_num_threads(),
         boxes_per_image=len(targets) // images,
         batch_size=images,
         size=size,
         positives=int((gt_index >= 0).sum()),
-        milliseconds=statistics.median(ours) / images,
-        fastest_milliseconds=min(ours) / images,
-        dense_milliseconds=statistics.median(theirs) / images,
-        fastest_dense_milliseconds=min(theirs) / images,
-        peak_mebibytes=peak_mebibytes(pairs, targets.boxes.device),
-        dense_peak_mebibytes=peak_mebibytes(dense, targets.boxes.device),
+        milliseconds=wall / images,
+        cpu_milliseconds=cpu / images,
+        dense_milliseconds=dense_wall / images,
+        dense_cpu_milliseconds=dense_cpu / images,
+        peak_mebibytes=peak_mebibytes(pairs, device),
+        dense_peak_mebibytes=peak_mebibytes(dense, device),
     )
 
 
-def measure_milliseconds(function: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Wall time of each call, after two that warm up."""
-    times = []
+def median_milliseconds(
+    function: Callable[[], object], repeats: int, device: torch.device
+) -> tuple[float, float]:
+    """Median wall time and processor time of a call, after two that warm up."""
+    walls, cpus = [], []
     for turn in range(repeats + 2):
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if turn >= 2:
-            times.append(1000 * (time.perf_counter() - start))
-    return times
+            walls.append(1000 * (time.perf_counter() - wall))
+            cpus.append(1000 * (time.process_time() - cpu))
+    return statistics.median(walls), statistics.median(cpus)
 
 
 def peak_mebibytes(function: Callable[[], object], device: torch.device) -> float:
