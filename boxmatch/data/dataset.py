@@ -107,8 +107,7 @@ class DetectionDataset(Dataset[Batch]):
         image, (boxes, labels, ignore) = self._drawn(layout)
         boxes, keep = keep_visible(boxes, size, self.min_area, self.augment.min_visibility)
         boxes, labels, ignore = boxes[keep], labels[keep], ignore[keep]
-        if random.random() < self.augment.color_p:
-            image = jitter_colors(image, self.augment, random)
+        image = self._colored(image, self.augment, random)
         if random.random() < self.augment.h_flip:
             image, boxes = image.flip(2), mirrored(boxes, size[0], 0)
         if random.random() < self.augment.v_flip:
@@ -126,6 +125,9 @@ class DetectionDataset(Dataset[Batch]):
         return self._sample(
             index, image, (boxes[keep], labels[keep], ignore[keep]), scale, (float(left), float(top))
         )
+
+    def _colored(self, image: torch.Tensor, options: Augment, random: np.random.Generator) -> torch.Tensor:
+        return jitter_colors(image, options, random) if random.random() < options.color_p else image
 
     def _drawn(self, layout: Layout) -> tuple[torch.Tensor, Boxes]:
         """Pixels and boxes of a layout, boxes not yet clipped."""

@@ -103,12 +103,19 @@ def draw(canvas: UInt8[Tensor, "H W 3"], pixels: UInt8[Tensor, "h w 3"], placeme
     part = pixels[vertical[0] : vertical[1], horizontal[0] : horizontal[1]]
     width, height = seen[2] - seen[0], seen[3] - seen[1]
     if part.shape[:2] != (height, width):
-        planes = part.permute(2, 0, 1)[None]  # a channels-last view, which the resampler takes without a copy
-        resized = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
-        part = resized[0].permute(1, 2, 0)
+        part = resample(part, (width, height))
     canvas[seen[1] : seen[3], seen[0] : seen[2]] = part
     scale_x, scale_y = width / (horizontal[1] - horizontal[0]), height / (vertical[1] - vertical[0])
     return Affine((scale_x, scale_y), (seen[0] - horizontal[0] * scale_x, seen[1] - vertical[0] * scale_y))
+
+
+def resample(pixels: UInt8[Tensor, "h w 3"], size: Size) -> UInt8[Tensor, "H W 3"]:
+    """The pixels at another width and height, bilinear and anti-aliased."""
+    # The batch axis comes first and the permutation second: the other way round PyTorch does not see that
+    # the channels lie last, and takes twice as long.
+    planes = pixels[None].permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, size=(size[1], size[0]), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0)
 
 
 def _source_span(start: int, stop: int, seen_start: int, seen_stop: int, length: int) -> tuple[int, int]:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from boxmatch.data.annotations import Annotations
 from boxmatch.data.cache import ImageCache
-from boxmatch.data.geometry import Size, fitted_size
+from boxmatch.data.geometry import Size, fitted_size, resample
 from boxmatch.data.images import is_plain_jpeg, open_image, oriented_size
 from boxmatch.errors import DataError
 
@@ -100,11 +99,7 @@ def read_pixels(path: Path, side: int | None = None) -> UInt8[Tensor, "H W 3"]:
     pixels = torch.from_numpy(np.array(open_image(path, side=side))) if whole is None else whole
     if side is None or max(size) <= side:
         return pixels
-    width, height = fitted_size(size, (side, side))
-    reduced = F.interpolate(
-        pixels.permute(2, 0, 1)[None], size=(height, width), mode="bilinear", antialias=True
-    )
-    return reduced[0].permute(1, 2, 0).contiguous()
+    return resample(pixels, fitted_size(size, (side, side))).contiguous()
 
 
 def _decoded_jpeg(path: Path) -> UInt8[Tensor, "H W 3"] | None:
