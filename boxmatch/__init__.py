@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+    from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid, TaskAligned
     from boxmatch.checkpoints import load_detector, save_detector
     from boxmatch.data.module import DataModule
     from boxmatch.losses.yolo import YOLOLoss
@@ -35,6 +35,7 @@ _HOMES = {
     "Priors": "priors",
     "SingleGrid": "assign",
     "Targets": "structures",
+    "TaskAligned": "assign",
     "YOLO": "models",
     "YOLOLoss": "losses.yolo",
     "fit": "train",
@@ -61,6 +62,7 @@ __all__ = [
     "Priors",
     "SingleGrid",
     "Targets",
+    "TaskAligned",
     "YOLOLoss",
     "fit",
     "load_detector",

@@ -22,8 +22,8 @@ class Speed:
     Args:
         precision: number format.
         threads: threads of PyTorch.
-        seconds: of one training step; 0 where it was not measured. With one thread it is processor time, which other
-            programs disturb little; with more, wall time.
+        seconds: of one training step; 0 where it was not measured. With one thread it is processor time,
+            which other programs disturb little; with more, wall time.
     """
 
     precision: Literal["32", "bf16-mixed"]

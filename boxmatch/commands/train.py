@@ -26,7 +26,7 @@ checkpoints, curves and pictures. The data is checked before the first step.
   --optimizer.base_lr X           learning rate
   --detector.backbone NAME        resnet18, resnet34, resnet50, resnet101 or darknet
   --detector.channel_sparsity X   width of the network, a part of the full one
-  --detector.assigner NAME        SingleGrid, NearbyGrid or AllGrid
+  --detector.assigner NAME        SingleGrid, NearbyGrid, AllGrid or TaskAligned
   --detector.assigner.match_iou_thres X
 
   --SECTION.help                  all options of a section: data, detector, optimizer, schedule, ema,
