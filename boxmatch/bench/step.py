@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from boxmatch.data.batch import Batch
 from boxmatch.models.detector import Detector
-from boxmatch.training.ema import average_of, update_average
+from boxmatch.training.ema import average_of, matched_entries, update_average
 from boxmatch.training.optimizers import make_optimizer
 from boxmatch.training.options import OptimizerOptions
 
@@ -27,8 +26,8 @@ class PhaseRow:
     Args:
         phase: one of PHASES; optimiser includes clearing the gradients and averaging the weights.
         milliseconds: wall time, median over the steps.
-        processor_milliseconds: time of all threads of this process, median over the steps; on a busy machine the
-            one to look at, on a GPU the time to give it its work.
+        processor_milliseconds: time of all threads of this process, median over the steps; on a busy machine
+            the one to look at, on a GPU the time to give it its work.
         share: part of the step: of the processor time on a CPU, of the wall time on a GPU.
         device: cpu or cuda.
         threads: threads that torch was given.
@@ -101,11 +100,14 @@ def bench_step(
     detector = detector.to(place).train()
     options = optimizer or OptimizerOptions()
     made = make_optimizer(detector, options, rate=1e-4)
-    copy = average_of(detector) if average else None
+    entries = matched_entries(average_of(detector), detector) if average else None
     clock, source, seen = _Clock(place), _endless(batches), []
 
     def update() -> None:
-        _update(detector, made, copy)
+        made.step()
+        made.zero_grad()
+        if entries is not None:
+            update_average(entries, 0.99)
 
     for _ in range(steps + 2):
         batch = clock.time("data", lambda: next(source).to(place))
@@ -139,13 +141,6 @@ def _step(detector: Detector, batch: Batch, clock: _Clock, precision: str) -> No
 
     total = clock.time("loss", loss)
     clock.time("backward", total.backward)
-
-
-def _update(detector: Detector, optimizer: Optimizer, average: nn.Module | None) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
-    if average is not None:
-        update_average(average, detector, 0.99)
 
 
 def _rows(clock: _Clock, batches: list[Batch], device: torch.device, precision: str) -> list[PhaseRow]:

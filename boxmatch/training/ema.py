@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,21 +24,47 @@ def average_of(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).requires_grad_(False)
 
 
-def _entries(module: nn.Module) -> list[Tensor]:
-    return list(module.state_dict(keep_vars=True).values())
+@dataclass(frozen=True)
+class Entries:
+    """Entries of two state dicts in the same order: old moves towards new.
+
+    Args:
+        old: numbers of the average.
+        new: numbers of the network.
+        old_counters: whole numbers of the average.
+        new_counters: whole numbers of the network.
+    """
+
+    old: list[Tensor]
+    new: list[Tensor]
+    old_counters: list[Tensor]
+    new_counters: list[Tensor]
+
+
+def matched_entries(average: nn.Module, module: nn.Module) -> Entries:
+    """The entries of both, looked up once: walking the modules at every step costs as much as the average.
+
+    Valid until a module is moved to another device or its parameters are replaced.
+    """
+    olds, news = (each.state_dict(keep_vars=True).values() for each in (average, module))
+    pairs = list(zip(olds, news, strict=True))
+    numbers = [(old, new) for old, new in pairs if old.is_floating_point()]
+    counters = [(old, new) for old, new in pairs if not old.is_floating_point()]
+    return Entries(
+        [old for old, _ in numbers],
+        [new for _, new in numbers],
+        [old for old, _ in counters],
+        [new for _, new in counters],
+    )
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move every entry of the state dict to decay · average + (1 − decay) · module; whole numbers are copied.
+def update_average(entries: Entries, decay: float) -> None:
+    """Move every entry to decay · average + (1 − decay) · network; whole numbers are copied.
 
     Whole numbers are counters (batches seen by a batch norm), whose average has no meaning.
     """
-    olds, news = [], []
-    for old, new in zip(_entries(average), _entries(module), strict=True):
-        if old.is_floating_point():
-            olds.append(old)
-            news.append(new)
-        else:
-            old.copy_(new)
-    torch._foreach_lerp_(olds, news, 1.0 - decay)
+    if entries.old:
+        torch._foreach_lerp_(entries.old, entries.new, 1.0 - decay)
+    if entries.old_counters:
+        torch._foreach_copy_(entries.old_counters, entries.new_counters)

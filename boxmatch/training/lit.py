@@ -14,7 +14,7 @@ from boxmatch.data.annotations import Annotations
 from boxmatch.data.batch import Batch
 from boxmatch.metrics import EvaluationSettings, MeanPrecision, ground_truths
 from boxmatch.structures import Detections
-from boxmatch.training.ema import average_of, decay_at, update_average
+from boxmatch.training.ema import average_of, decay_at, matched_entries, update_average
 from boxmatch.training.optimizers import make_optimizer, peak_rate
 from boxmatch.training.options import EMAOptions, OptimizerOptions, ScheduleOptions
 from boxmatch.training.record import check_record
@@ -104,13 +104,18 @@ class LitDetector(pl.LightningModule):
         each_step: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": each_step}
 
+    def on_train_start(self) -> None:
+        """Pair the weights with their averages, once they are where they stay."""
+        if self.average is not None:
+            self.entries = matched_entries(self.average, self.detector)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the weights, then let the average follow."""
         step = self.trainer.global_step
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             total = int(self.trainer.estimated_stepping_batches)
-            update_average(self.average, self.detector, decay_at(self.ema, step, total))
+            update_average(self.entries, decay_at(self.ema, step, total))
 
     def on_validation_epoch_start(self) -> None:
         """Start from an empty metric and from the same statistics on every process."""

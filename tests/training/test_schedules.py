@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch.optim.lr_scheduler import OneCycleLR
 
 from boxmatch.training.options import ScheduleOptions
@@ -100,7 +101,7 @@ def test_a_loaded_schedule_continues_at_its_step():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"name": "cosin"}, "expected one_cycle, cosine, step or linear"),
+        ({"name": "cosin"}, "name"),
         ({"warmup_epochs": -1}, "schedule.warmup_epochs: expected 0 or more"),
         ({"start_fraction": 0}, "schedule.start_fraction"),
         ({"final_fraction": 2}, "schedule.final_fraction"),
@@ -110,5 +111,5 @@ def test_a_loaded_schedule_continues_at_its_step():
     ],
 )
 def test_values_that_make_no_schedule_are_refused(options: dict[str, object], message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeCheckError), match=message):
         ScheduleOptions(**options)  # type: ignore[arg-type]
