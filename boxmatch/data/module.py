@@ -218,7 +218,8 @@ class DataModule(pl.LightningDataModule):
     def _usable(self, split: str) -> Annotations:
         """What the loaders show of a split; in shared memory where workers would otherwise copy it."""
         annotations = self.annotations(split)
-        if self.workers and multiprocessing.get_start_method() != "fork":
+        usual = multiprocessing.get_all_start_methods()[0]
+        if self.workers and (multiprocessing.get_start_method(allow_none=True) or usual) != "fork":
             return annotations.share()
         return annotations
 

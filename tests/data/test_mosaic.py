@@ -58,16 +58,16 @@ def test_four_pictures_touch_one_point_in_reading_order():
 
 
 def test_the_crop_is_spread_evenly_over_the_canvas():
-    seams = np.array([layout.placements[0].edges[2:] for layout in layouts(PLAIN, draws=2000)])
-    assert seams.min() == 0 and seams.max() == 320
-    assert np.abs(seams.mean(0) - 160).max() < 8
+    seams = np.array([layout.placements[0].edges[2:] for layout in layouts(PLAIN, draws=1200)])
+    assert seams.min() <= 1 and seams.max() >= 319
+    assert np.abs(seams.mean(0) - 160).max() < 10
 
 
 def test_half_of_the_canvases_are_scaled_evenly_between_half_and_double():
-    factors = widths(layouts(Augment(), draws=2000)) / 320
+    factors = widths(layouts(Augment(), draws=1200)) / 320
     scaled = factors[factors != 1]
-    assert 0.45 < len(scaled) / 2000 < 0.55
-    assert 0.5 <= scaled.min() < 0.53 and 1.97 < scaled.max() <= 2
+    assert 0.45 < len(scaled) / 1200 < 0.55
+    assert 0.5 <= scaled.min() < 0.53 and 1.96 < scaled.max() <= 2
     assert abs(scaled.mean() - 1.25) < 0.05
 
 
