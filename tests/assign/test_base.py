@@ -1,12 +1,13 @@
 """The call that all assigners share: its checks, precision, predictions and ignore regions."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 import torch
 from every_assigner import one_level_priors, random_batch, two_level_priors
 
-from boxmatch.assign import Assigner, NearbyGrid, SingleGrid
+from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
 from boxmatch.priors import Priors
 from boxmatch.structures import Assignment, Pairs, Predictions, Targets
 
@@ -107,7 +108,18 @@ def test_an_ignore_threshold_out_of_range_is_refused(wrong):
         NearbyGrid(ignore_threshold=wrong)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_two_devices_are_refused():
-    with pytest.raises(ValueError, match="on one device"):
-        NearbyGrid()(PRIORS, random_batch().to("cuda"))
+    with pytest.raises(ValueError, match="on one device, got meta and cpu"):
+        NearbyGrid()(replace(PRIORS, boxes=torch.empty(len(PRIORS), 4, device="meta")), random_batch())
+
+
+@pytest.mark.parametrize("method", [SingleGrid, NearbyGrid, AllGrid])
+def test_grid_methods_refuse_priors_without_a_grid(method):
+    with pytest.raises(ValueError, match="priors on a grid, got free boxes"):
+        method()(Priors.from_boxes(torch.rand(3, 4)), random_batch())
+
+
+def test_a_printed_assigner_shows_its_options():
+    assert repr(NearbyGrid(match_iou_thres=0.1, seed=4)) == (
+        "NearbyGrid(match_iou_thres=0.1, filter_by_max_iou=True, seed=4, ignore_threshold=0.5)"
+    )
