@@ -1,6 +1,7 @@
 """Class tables: names are the key, numbers are derived, and the order is the same on every machine."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,19 @@ VOC_CLASSES = (  # Everingham et al. 2010, table 1, in alphabetical order
 )
 
 
+def class_name(written: str) -> str:
+    """A class name as it is written in a file, blanks at the ends left out and others made single.
+
+    Raises:
+        DataError: it is empty, or holds control characters or halves of characters, which harm terminals and
+            files.
+    """
+    name = " ".join(written.split())
+    if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise DataError(f"expected a class name, got {written!r:.80}")
+    return name
+
+
 def voc_classes(root: Path, found: Iterable[str]) -> tuple[str, ...]:
     """Order of the classes of a VOC folder, whose files hold names only.
 
@@ -50,12 +64,16 @@ def class_list(root: Path) -> tuple[str, ...] | None:
     """The names in `classes.txt` of the root, or None when there is no such file.
 
     Raises:
-        DataError: a name appears twice.
+        DataError: a name appears twice, or holds control characters.
     """
     file = root / "classes.txt"
     if not file.is_file():
         return None
-    names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    lines = read_text(file).splitlines()
+    try:
+        names = tuple(class_name(line) for line in lines if line.strip())
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{file}: the classes {twice} appear twice; remove one")

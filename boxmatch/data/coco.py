@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from boxmatch.data.annotations import UNKNOWN_SIZE, Annotations, from_columns
+from boxmatch.data.classes import class_name
 from boxmatch.data.coco_objects import Objects, look_up, read_objects, text, whole
 from boxmatch.data.json_stream import stream_lists
 from boxmatch.data.paths import safe_name
@@ -77,7 +78,7 @@ class _Content:
         for number, entry in enumerate(batch, start=first):
             place = f"categories[{number}]"
             try:
-                key, name = whole(entry, "id"), text(entry, "name").strip()
+                key, name = whole(entry, "id"), class_name(text(entry, "name"))
             except DataError as error:
                 log.add("broken_object", self.file, str(error), object=place)
                 continue

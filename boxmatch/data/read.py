@@ -49,14 +49,17 @@ def detect_format(root: str | Path) -> Format:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder")
+        raise DataError(f"{root}: {'a file, not a folder' if root.exists() else 'there is no such folder'}")
     if voc_folders(root):
         return "voc"
-    if coco_files(root):
+    files = coco_files(root)
+    if any("annotations" in file for file in files):
         return "coco"
     try:
         find_data_file(root)
     except DataError:
+        if files:  # any other json file, now that there is no data.yaml
+            return "coco"
         raise DataError(
             f"{root}: found neither VOCyyyy/Annotations nor annotations/*.json (COCO) nor a YOLO data.yaml"
         ) from None

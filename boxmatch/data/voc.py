@@ -12,7 +12,7 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from boxmatch.data.annotations import UNKNOWN_SIZE, Annotations
-from boxmatch.data.classes import voc_classes
+from boxmatch.data.classes import class_name, voc_classes
 from boxmatch.data.columns import Columns
 from boxmatch.data.headers import Progress
 from boxmatch.data.paths import safe_name
@@ -161,13 +161,13 @@ def _read_picture(
     columns.add_picture(picture, *_size(tree))
     for number, element in enumerate(tree.findall("object"), start=1):
         try:
-            class_name, box = _read_object(element)
+            name_of_class, box = _read_object(element)
         except DataError as error:
             log.add("broken_object", xml_name, str(error), object=f"object {number}")
             continue
         is_difficult = (element.findtext("difficult") or "").strip() == "1"
         if not (is_difficult and difficult == "drop"):
-            label = classes.setdefault(class_name, len(classes))
+            label = classes.setdefault(name_of_class, len(classes))
             columns.add_box(box, label, number, ignore=is_difficult and difficult == "ignore")
 
 
@@ -196,9 +196,7 @@ def _read_object(element: Element) -> tuple[str, tuple[float, float, float, floa
     Raises:
         DataError: a part is missing or no number.
     """
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise DataError("the object has no <name>")
+    name = class_name(element.findtext("name") or "")
     box = element.find("bndbox")
     if box is None:
         raise DataError(f"the object {name!r} has no <bndbox>")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from boxmatch.data.classes import class_name
 from boxmatch.data.images import SUFFIXES
 from boxmatch.data.paths import safe_name
 from boxmatch.data.problems import ProblemLog
@@ -55,7 +56,10 @@ def class_names(content: dict[Any, Any], path: Path) -> tuple[str, ...]:
     for name in names:
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
             raise DataError(f"{path}: expected text as class name, got {name!r:.80}; put it in quotes")
-    texts = tuple(str(name).strip() for name in names)
+    try:
+        texts = tuple(class_name(str(name)) for name in names)
+    except DataError as error:
+        raise DataError(f"{path}: {error} in 'names'") from None
     if len(set(texts)) < len(texts):
         twice = sorted({name for name in texts if texts.count(name) > 1})
         raise DataError(f"{path}: the classes {twice} appear twice in 'names'")

@@ -2,7 +2,14 @@
 
 import pytest
 
-from boxmatch.data.classes import VOC_CLASSES, class_list, nearest_name, similar_names, voc_classes
+from boxmatch.data.classes import (
+    VOC_CLASSES,
+    class_list,
+    class_name,
+    nearest_name,
+    similar_names,
+    voc_classes,
+)
 from boxmatch.errors import DataError
 
 
@@ -67,3 +74,14 @@ def test_the_nearest_name_is_found_whatever_its_case(name, nearest):
 )
 def test_slips_of_the_pen_are_found_and_other_names_are_left_alone(names, pairs):
     assert similar_names(names) == pairs
+
+
+def test_blanks_around_and_within_a_name_are_made_plain():
+    assert class_name("  traffic \n\t light ") == "traffic light"
+    assert class_name("Ölkanne 🛢") == "Ölkanne 🛢"
+
+
+@pytest.mark.parametrize("written", ["", "  ", "cat\x1b[31m", "cat\0", "cat\ud800", "cat\x7f"])
+def test_names_that_would_harm_a_terminal_are_refused(written):
+    with pytest.raises(DataError, match="expected a class name"):
+        class_name(written)

@@ -22,11 +22,22 @@ def test_of_several_layouts_voc_is_taken_first_and_yolo_last(tmp_path):
     assert detect_format(tmp_path) == "voc"
 
 
+def test_a_stray_json_file_does_not_make_a_yolo_set_a_coco_set(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "info.json").write_text("{}")
+    assert detect_format(tmp_path) == "yolo"
+    (tmp_path / "data.yaml").unlink()
+    assert detect_format(tmp_path) == "coco"
+
+
 def test_a_folder_without_a_layout_and_a_missing_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match="neither"):
         detect_format(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         detect_format(tmp_path / "none")
+    (tmp_path / "data.zip").touch()
+    with pytest.raises(DataError, match="a file, not a folder"):
+        detect_format(tmp_path / "data.zip")
 
 
 def test_the_validation_split_has_several_usual_names(tmp_path):
