@@ -134,7 +134,7 @@ class DataModule(pl.LightningDataModule):
         return self._report
 
     def _filtered(self, split: str, annotations: Annotations) -> Annotations:
-        """Without objects that are too small and, for training, without empty pictures if nobody wants them."""
+        """Without objects that are too small and, if wanted, without empty training pictures."""
         width, height = (annotations.boxes[:, 2:] - annotations.boxes[:, :2]).T
         counted = annotations.select_boxes((width * height > self.min_label_area) | annotations.ignore)
         if split != "train" or self.keep_empty:
