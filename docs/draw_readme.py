@@ -1,4 +1,4 @@
-"""Draw the picture of the README, three assigners on one picture of the built-in set: python docs/draw_readme.py"""
+"""Draw the picture of the README, three assigners on one drawn picture: python docs/draw_readme.py"""
 
 from io import BytesIO
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from boxmatch import AllGrid, AnchorGrid, Assigner, NearbyGrid, SingleGrid, Targets
-from boxmatch.data.voc import read_voc
 from boxmatch.data.shapes import draw_shapes
+from boxmatch.data.voc import read_voc
 from boxmatch.models import COCO_ANCHORS
 from boxmatch.visualize.assignment import draw_assignment
 
