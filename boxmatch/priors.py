@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     anchor: Int64[Tensor, "N"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Priors:
     """The places of the network that may learn a box, the same for every image of a batch.
 

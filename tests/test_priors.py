@@ -72,7 +72,7 @@ def test_boxes_on_no_grid_become_priors():
 
 
 def test_the_same_sizes_give_the_same_object():
-    assert GRID(SIZES) is GRID([[2, 3], (1, 1)], torch.device("cpu"))
+    assert GRID(SIZES) is GRID(((2, 3), (1, 1)), torch.device("cpu"))
     assert GRID(SIZES) is not GRID([(2, 3), (1, 2)])
     assert GRID(SIZES) is not AnchorGrid([[(4, 6), (10, 3)], [(20, 20)]], (8, 16))(SIZES)
 
