@@ -45,7 +45,7 @@ def read_coco(
         "categories": content.add_categories,
     }
     seen = set()
-    for key, first, batch, non_finite in stream_lists(path):
+    for key, first, batch, non_finite in stream_lists(path, unread="segmentation"):
         seen.add(key)
         for place in non_finite:
             own_log.add(

@@ -17,8 +17,12 @@ LAST_TOKEN = 16
 SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def stream_lists(path: Path) -> Iterator[tuple[str, int, list[Any], list[str]]]:
+def stream_lists(path: Path, unread: str | None = None) -> Iterator[tuple[str, int, list[Any], list[str]]]:
     """The lists of the outermost JSON object in batches; values that are no lists are read and left out.
+
+    Args:
+        unread: a key whose value, where it is a list of lists of numbers, is not decoded and comes out empty.
+            Polygons make up four fifths of a COCO file, and three quarters of the time to decode it.
 
     Yields:
         Key of the list, position of the first element of the batch, up to 4096 elements (at least one batch
@@ -30,7 +34,7 @@ def stream_lists(path: Path) -> Iterator[tuple[str, int, list[Any], list[str]]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _Reader(file, path).lists()
+            yield from _Reader(file, path, unread).lists()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -45,16 +49,23 @@ def _refuse_constant(name: str) -> float:
     raise _NotJsonError(name)
 
 
+def _emptied(found: re.Match[str]) -> str:
+    """The key with an empty list of the same length, so that places in messages stay right."""
+    key, _, value = found[0].partition(":")
+    return f"{key}:[{' ' * (len(value) - 2)}]"
+
+
 class _Reader:
     """A buffer that slides over the file."""
 
-    def __init__(self, file: TextIO, path: Path) -> None:
+    def __init__(self, file: TextIO, path: Path, unread: str | None) -> None:
         self.file = file
         self.path = path
         self.buffer = ""
         self.position = 0  # in the buffer
         self.dropped = 0  # characters before the buffer
         self.ended = False
+        self.unread = unread and re.compile(rf'"{unread}"\s*:\s*\[\s*(?:\[[0-9\s.,eE+\-]*\]\s*(?:,\s*)?)*\]')
         decoder = json.JSONDecoder(parse_constant=_refuse_constant)
         self.strict = decoder.raw_decode
         self.scan = decoder.scan_once  # type: ignore[attr-defined]  # documented by its use in json.JSONDecoder
@@ -163,6 +174,8 @@ class _Reader:
         more = self.file.read(max(CHUNK, len(rest)))
         self.dropped += self.position
         self.buffer = rest + more
+        if self.unread:
+            self.buffer = self.unread.sub(_emptied, self.buffer)
         self.position = 0
         self.ended = not more
 

@@ -153,6 +153,49 @@ def test_memory_stays_small_however_long_the_list(tmp_path, monkeypatch):
     tracemalloc.stop()
 
 
+POLYGONS = [
+    [],
+    [[]],
+    [[1, 2.5, -3e-7]],
+    [[1, 2], [3, 4]],
+    [[[1]]],
+    {"counts": [1]},
+    "[[1]]",
+    None,
+    [[1], "x"],
+]
+
+
+@pytest.mark.parametrize("chunk", [9, 64, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lists_of_numbers_under_an_unread_key_come_out_empty_and_nothing_else_changes(
+    tmp_path, monkeypatch, chunk, indent
+):
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    text = 'a "polygon": [[1, 2]] in a text'
+    elements = [
+        {"id": k, "polygon": value, "polygons": value, "text": text} for k, value in enumerate(POLYGONS)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"a": elements}, indent=indent))
+    found = [part for _, _, batch, _ in stream_lists(tmp_path / "a.json", unread="polygon") for part in batch]
+    for element, expected in zip(found, elements, strict=True):
+        if expected["polygon"] in POLYGONS[1:4]:
+            assert element.pop("polygon") in ([], expected.pop("polygon"))
+        assert element == expected
+
+
+def test_faults_inside_an_unread_list_are_still_found_where_they_break_the_file(tmp_path):
+    for broken in ("[[1, 2]", "[[1, 2}]", "[[1, 2]], 3", "[[1, NaN"):
+        (tmp_path / "a.json").write_text(f'{{"a": [{{"polygon": {broken}, "id": 1}}]}}')
+        with pytest.raises(DataError, match="character"):
+            list(stream_lists(tmp_path / "a.json", unread="polygon"))
+
+
+def test_nan_in_an_unread_list_is_told(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [{"polygon": [[1, NaN]]}]}')
+    assert [places for *_, places in stream_lists(tmp_path / "a.json", unread="polygon")] == [["a[0]"]]
+
+
 def test_one_endless_value_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "CHUNK", 100)
     monkeypatch.setattr(json_stream, "LARGEST_VALUE", 1000)
