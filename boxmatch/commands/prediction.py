@@ -25,6 +25,8 @@ from boxmatch.structures import Detections
 # Deepest stride: inputs are padded to a multiple of it, so that every map fits the next.
 MULTIPLE = 32
 DEFAULT_SIZE = 416
+# Pixels; the files have two decimals, and a box beside the picture has nothing left after clipping.
+LEAST_SIDE = 0.01
 
 
 def find_pictures(sources: Sequence[str]) -> list[Path]:
@@ -80,10 +82,12 @@ class Input:
     original_size: Size
 
     def restore(self, detections: Detections) -> Detections:
-        """The detections in the file's own pixels, clipped to the file."""
-        scale, offset = torch.tensor(self.scale), torch.tensor(self.offset)
+        """The detections in the file's own pixels, clipped to the file; those beside it are dropped."""
+        scale = torch.tensor(self.scale, dtype=torch.float32)
+        offset = torch.tensor(self.offset, dtype=torch.float32)
         boxes = restore_boxes(detections.boxes.cpu(), scale, offset, torch.tensor(self.original_size))
-        return Detections(boxes, detections.scores.cpu(), detections.labels.cpu())
+        seen = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(1)
+        return Detections(boxes[seen], detections.scores.cpu()[seen], detections.labels.cpu()[seen])
 
 
 def read_input(file: Path, side: int) -> Input:

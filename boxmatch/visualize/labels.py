@@ -135,7 +135,7 @@ def _best_place(
         inside_left = min(max(left, 0.0), max(picture[0] - 1 - width, 0.0))
         inside_top = min(max(top, 0.0), max(picture[1] - 1 - height, 0.0))
         place = (inside_left, inside_top, inside_left + width, inside_top + height)
-        # The farther a place had to be pushed into the picture the worse it is; and earlier corners are better.
+        # The farther a place had to be pushed into the picture the worse it is; earlier corners are better.
         pushed = abs(inside_left - left) + abs(inside_top - top)
         cost = 10 * sum(_overlap(place, other) for other in taken) + pushed + number
         if cost < least:
