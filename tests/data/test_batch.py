@@ -50,7 +50,8 @@ def test_no_pictures_make_no_batch():
 
 def test_boxes_are_mapped_back_and_clipped_to_the_file():
     boxes = torch.tensor([[1.0, 0.0, 3.0, 4.0], [-5.0, -5.0, 50.0, 50.0]])
-    restored = restore_boxes(boxes, torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]), torch.tensor([20, 12]))
+    scale, offset, size = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]), torch.tensor([20, 12])
+    restored = restore_boxes(boxes, scale, offset, size)
     assert restored.tolist() == [[0, 0, 4, 8], [0, 0, 20, 12]]
 
 

@@ -1,4 +1,4 @@
-"""Pixels of files: the fast way and the general way agree, large files are reduced, damaged ones are named."""
+"""Pixels of files: the fast and the general way agree, large files are reduced, damaged ones are named."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ from boxmatch.errors import DataError
 
 def photo(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
     ramp = np.add.outer(np.arange(size[1]), np.arange(size[0])) % 256
-    values = np.stack([ramp, ramp.T[: size[1], : size[0]] if size[0] == size[1] else ramp[::-1], 255 - ramp], -1)
+    values = np.stack([ramp, ramp[::-1], 255 - ramp], -1)
     return Image.fromarray(values.astype(np.uint8)).convert(mode)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 60, "progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("options", [{"quality": 90}, {"progressive": True}, {"subsampling": 0}])
 def test_the_fast_decoder_gives_the_pixels_of_pillow(tmp_path, mode, options):
     photo((75, 53), mode).save(tmp_path / "a.jpg", **options)
     expected = np.asarray(open_image(tmp_path / "a.jpg"))
@@ -33,7 +33,9 @@ def test_without_the_fast_decoder_the_pixels_are_the_same(tmp_path, monkeypatch)
     assert torch.equal(read_pixels(tmp_path / "a.jpg"), fast)
 
 
-@pytest.mark.parametrize("name, mode", [("a.png", "RGB"), ("a.png", "P"), ("a.bmp", "RGB"), ("a.jpg", "CMYK")])
+@pytest.mark.parametrize(
+    "name, mode", [("a.png", "RGB"), ("a.png", "P"), ("a.bmp", "RGB"), ("a.jpg", "CMYK")]
+)
 def test_other_files_are_read_as_rgb(tmp_path, name, mode):
     photo((40, 30), mode).save(tmp_path / name)
     pixels = read_pixels(tmp_path / name)

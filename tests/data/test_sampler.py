@@ -52,7 +52,8 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 4), st.booleans())
 def test_all_processes_take_equally_many_steps_and_share_no_picture(count, batch_size, world, drop_last):
-    samplers = [trained(count, batch_size, drop_last=drop_last, rank=rank, world=world) for rank in range(world)]
+    options = {"drop_last": drop_last, "world": world}
+    samplers = [trained(count, batch_size, rank=rank, **options) for rank in range(world)]
     shown = [order(sampler) for sampler in samplers]
     assert {len(indices) for indices in shown} == {len(samplers[0]) * batch_size}
     together = [index for indices in shown for index in indices]
