@@ -237,7 +237,8 @@ def test_a_wrong_configuration_file_is_named_with_its_fault(
 
 
 def test_numbers_names_and_truth_values_of_a_file_are_what_they_look_like(tmp_path: Path, capsys):
-    text = "data: {root: x, class_names: [yes, no, '1']}\noptimizer: {base_lr: 1e-3}\ntrainer: {progress: false}\n"
+    text = "data: {root: x, class_names: [yes, no, '1']}\noptimizer: {base_lr: 1e-3}\n"
+    text += "trainer: {progress: false}\n"
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["train", "--config", str(tmp_path / "c.yaml"), "--print_config"])

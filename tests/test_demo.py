@@ -89,5 +89,5 @@ def test_whole_demo_reaches_the_promised_precision_in_time(tmp_path: Path):
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["map_50"] >= 0.80
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # On two idle cores the wall clock shows at most this; on a busy machine only processor time can be promised.
+    # Two idle cores keep to this by the wall clock, a busy machine by processor time.
     assert min(time.perf_counter() - start, used.ru_utime + used.ru_stime) <= 180

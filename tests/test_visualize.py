@@ -287,10 +287,8 @@ def write_run(folder: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def test_curves_show_losses_precision_and_rate_of_every_epoch(tmp_path: Path):
-    rows = [
-        {"epoch": n, "step": 10 * n, "loss": 3 - n, "loss_box": 1, "learning_rate": 0.01, "map": "" if n else 0.1, "map_50": 0.3}
-        for n in range(3)
-    ]  # fmt: skip
+    common = {"loss_box": 1, "learning_rate": 0.01, "map_50": 0.3}
+    rows = [{"epoch": n, "step": 10 * n, "loss": 3 - n, "map": "" if n else 0.1, **common} for n in range(3)]
     figure = draw_curves(write_run(tmp_path / "run", rows))
     loss, precision, rate = figure.axes
     assert [len(line.get_xdata()) for line in loss.lines] == [3, 3]

@@ -39,11 +39,12 @@ def _processor() -> str:
 def write_report(name: str, rows: Sequence[Any], file: str | None) -> None:
     """Print the rows, with what they have in common above the table; write JSON where that is asked for."""
     plain = [dataclasses.asdict(row) for row in rows]
-    report = {"benchmark": name, "machine": machine(), "rows": plain}
+    measured_on = machine()
+    report = {"benchmark": name, "machine": measured_on, "rows": plain}
     if file == "-":
         print(json.dumps(report, indent=2))
         return
-    print(", ".join(f"{key} {value}" for key, value in report["machine"].items() if value is not None))
+    print(", ".join(f"{key} {value}" for key, value in measured_on.items() if value is not None))
     common = {key: value for key, value in plain[0].items() if all(row[key] == value for row in plain)}
     if len(plain) == 1:
         print(table(["", name], [[key, value] for key, value in plain[0].items()]))

@@ -33,12 +33,11 @@ def key_advice(word: str, keys: Iterable[str]) -> str:
     return advice(word, beside if beside and (nearest(word, beside) or not nearest(word, names)) else names)
 
 
-def subclass_names(base: type) -> list[str]:
+def subclass_names(base: type[Any]) -> list[str]:
     """Names of all imported classes that may stand where `base` is asked for."""
-    found = [] if inspect.isabstract(base) else [base.__name__]
-    for child in base.__subclasses__():
-        found += subclass_names(child)
-    return found
+    children: list[type[Any]] = base.__subclasses__()
+    below = [name for child in children for name in subclass_names(child)]
+    return below if inspect.isabstract(base) else [base.__name__, *below]
 
 
 def parameter_names(path: str) -> list[str]:

@@ -44,9 +44,9 @@ def draw_assignment(
     """The assignment of one picture as a figure, one panel per level; save it with `figure.savefig(path)`.
 
     A positive is a marker at the centre of its prior's cell, in the colour of the box it learns; its shape is
-    the anchor (anchors of a cell are drawn side by side). A box with positives on other levels only is dotted,
-    a box without any is thick, dashed and red, with "no positive" beside it. Weaker pairs of soft assignments
-    are smaller.
+    the anchor (anchors of a cell are drawn side by side). A box with positives on other levels only is
+    dotted, a box without any is thick, dashed and red, with "no positive" beside it. Weaker pairs of soft
+    assignments are smaller.
 
     Args:
         image: the picture, in the pixels of `targets`.
@@ -85,13 +85,13 @@ def draw_assignment(
         axis.set_axis_off()
     if title:
         figure.suptitle(title)
-    legend = {
-        "loc": "outside lower center",
-        "ncols": 3 if columns == 1 else 5,
-        "fontsize": 8,
-        "frameon": False,
-    }
-    figure.legend(handles=_legend(priors, numbers), **legend)
+    figure.legend(
+        handles=_legend(priors, numbers),
+        loc="outside lower center",
+        ncols=3 if columns == 1 else 5,
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 
@@ -228,7 +228,11 @@ def _legend(priors: Priors, numbers: Sequence[int]) -> list[Any]:
     for anchor in range(max(counts[number] for number in numbers)):
         sizes = " / ".join(_anchor_size(priors, n, anchor) for n in numbers if anchor < counts[n])
         label = f"anchor {anchor}: {sizes}" if priors.levels else "prior"
-        look = {"marker": MARKERS[anchor % len(MARKERS)], "color": "lightgrey", "markeredgecolor": "black"}
+        look: dict[str, Any] = {
+            "marker": MARKERS[anchor % len(MARKERS)],
+            "color": "lightgrey",
+            "markeredgecolor": "black",
+        }
         handles.append(Line2D([], [], linestyle="", label=label, **look))
     starved = {"color": _STARVED["edgecolor"], "linewidth": 3.2, "linestyle": _STARVED["linestyle"]}
     return [

@@ -21,7 +21,7 @@ def draw_curves(run: Path | str) -> "Figure":
     """
     rows = _read_rows(Path(run) / "metrics.csv")
     columns = list(rows[0])
-    panels = {
+    panels: dict[str, list[str]] = {
         "loss": [name for name in columns if name.startswith("loss")],
         "average precision": [name for name in ("map_50", "map", "map_75") if name in columns],
         "learning rate": [name for name in ("learning_rate",) if name in columns],
@@ -32,12 +32,9 @@ def draw_curves(run: Path | str) -> "Figure":
         for number, name in enumerate(names):
             epochs, values = _series(rows, name)
             if values:
-                style = {
-                    "color": unit_color(number),
-                    "linewidth": 1.8,
-                    "marker": "o" if len(values) < 3 else "",
-                }
-                axis.plot(epochs, values, label=_title(name), **style)
+                marker = "o" if len(values) < 3 else ""
+                shade = unit_color(number)
+                axis.plot(epochs, values, color=shade, linewidth=1.8, marker=marker, label=_title(name))
         axis.set_title(head)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.25)

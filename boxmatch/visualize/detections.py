@@ -82,8 +82,8 @@ def draw_predictions_page(
 ) -> Image.Image:
     """A page of pictures, each twice: with its true boxes, and with the predictions.
 
-    Missed boxes on the left and false alarms on the right are dashed red. A prediction is right if it has the class
-    and at least IoU 0.5 with a true box that no better-scored prediction took.
+    Missed boxes on the left and false alarms on the right are dashed red. A prediction is right if it has the
+    class of a true box, IoU 0.5 or more with it, and no better-scored prediction took it.
 
     Args:
         entries: the pictures, in reading order.
