@@ -63,6 +63,8 @@ class YOLOLoss(nn.Module):
         lambda_class: weight of the class term; 1 in the original.
         class_focal_gamma: focal exponent of the class term; None takes focal_loss_gamma, as the original
             does.
+        sum_classes: sum the class loss of a positive over the classes; the original takes their mean, so that
+            the term fades as classes are added.
         objectness_average: "cells" as published: each level's mean over its priors, so few positives weigh
             little. "positives": the sum over all priors divided by the number of positives of all levels (at
             least 1).
@@ -90,6 +92,7 @@ class YOLOLoss(nn.Module):
         use_noobj_loss: bool = False,
         lambda_class: float = 1.0,
         class_focal_gamma: float | None = None,
+        sum_classes: bool = False,
         objectness_average: ObjectnessAverage = "cells",
         box_average: BoxAverage = "layer",
     ) -> None:
@@ -121,6 +124,7 @@ class YOLOLoss(nn.Module):
         self.use_noobj_loss = use_noobj_loss
         self.lambda_class = lambda_class
         self.class_focal_gamma = class_focal_gamma
+        self.sum_classes = sum_classes
         self.objectness_average = objectness_average
         self.box_average = box_average
 
@@ -231,7 +235,8 @@ class YOLOLoss(nn.Module):
         labels = targets.labels[assignment.pairs.gt].unsqueeze(1)
         one_hot = torch.zeros_like(logits).scatter(1, labels, 1.0)
         gamma = self.focal_loss_gamma if self.class_focal_gamma is None else self.class_focal_gamma
-        loss = focal_loss(logits, one_hot, gamma).mean(1)
+        loss = focal_loss(logits, one_hot, gamma)
+        loss = loss.sum(1) if self.sum_classes else loss.mean(1)
         return self.lambda_class * (share * loss).sum()
 
 

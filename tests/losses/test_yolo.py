@@ -139,6 +139,14 @@ def test_the_class_term_may_have_its_own_focal_exponent() -> None:
     assert found["objectness"] == pytest.approx(by_hand(*parts)["objectness"], rel=1e-4)
 
 
+def test_the_class_term_may_be_summed_over_the_classes() -> None:
+    parts = scene()
+    mean, total = (floats(YOLOLoss(sum_classes=summed)(*parts, CODER)) for summed in (False, True))
+    classes = parts[2].logits.shape[2]
+    assert total["class"] == pytest.approx(classes * mean["class"], rel=1e-4)
+    assert total["box"] == mean["box"]
+
+
 def test_pairs_count_by_their_weight() -> None:
     priors, targets, predictions, assignment = scene()
     gone = replace(assignment, weight=torch.zeros_like(assignment.weight))
