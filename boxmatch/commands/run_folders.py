@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from boxmatch.models.detector import Detector
 from boxmatch.training.run_log import is_first_process
 
 CONFIG = "config.yaml"
+INHERITED = "BOXMATCH_OUTPUT"
 WEIGHTS = ("best.safetensors", "last.safetensors", "detector.safetensors")
 
 
@@ -22,21 +24,17 @@ def output_folder(given: str | None, kind: str) -> Path:
     Raises:
         UsageError: several processes were started and would each choose their own folder.
     """
-    if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if given is not None:
+        return Path(given)
+    if not is_first_process() and INHERITED in os.environ:
+        return Path(os.environ[INHERITED])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("with several processes give the folder of the run: --output runs/NAME")
-    folder = Path(given) if given is not None else next(_numbered(Path("runs"), kind))
-    if given is None:
-        # Processes that Lightning starts later read it from here instead of counting on.
-        os.environ["BOXMATCH_OUTPUT"] = str(folder)
-    return folder
-
-
-def _numbered(root: Path, kind: str) -> Iterator[Path]:
-    inherited = os.environ.get("BOXMATCH_OUTPUT")
-    if inherited is not None and not is_first_process():
-        yield Path(inherited)
-    taken = {path.name for path in root.glob(f"{kind}-*")}
-    yield from (root / f"{kind}-{n:03d}" for n in range(1, 100_000) if f"{kind}-{n:03d}" not in taken)
+    taken = {path.name for path in Path("runs").glob(f"{kind}-*")}
+    name = next(name for name in (f"{kind}-{number:03d}" for number in count(1)) if name not in taken)
+    # Processes that Lightning starts from here must not count on their own.
+    os.environ[INHERITED] = str(Path("runs") / name)
+    return Path("runs") / name
 
 
 @contextmanager
