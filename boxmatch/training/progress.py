@@ -14,6 +14,11 @@ class RunProgress(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=1, leave=False)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
+        """Count epochs from 1, as the lines above the bar do."""
+        super().on_train_epoch_start(trainer, *unused)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""
         module = cast(LitDetector, pl_module)

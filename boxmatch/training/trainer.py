@@ -31,12 +31,13 @@ def make_trainer(
         if field.name not in _OURS
     }
     arguments |= _launched_processes(options)
+    bar = options.progress and sys.stdout.isatty()
     arguments |= {
-        "callbacks": callbacks + ([RunProgress()] if options.progress and sys.stderr.isatty() else []),
+        "callbacks": callbacks + ([RunProgress()] if bar else []),
         "default_root_dir": folder.root,
         "enable_checkpointing": any(isinstance(each, Checkpoint) for each in callbacks),
         "enable_model_summary": False,
-        "enable_progress_bar": options.progress and sys.stderr.isatty(),
+        "enable_progress_bar": bar,
         "logger": loggers or False,
         # A broken validation shows after the first epoch; trying it before would cost every run its time.
         "num_sanity_val_steps": 0,

@@ -258,6 +258,15 @@ def test_a_log_that_fails_is_named_once_and_the_run_goes_on(tmp_path: Path, monk
     assert log.count("cannot write TensorBoardLogger (RuntimeError: no connection)") == 1
 
 
+def test_a_terminal_shows_a_bar_with_loss_and_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    run(tmp_path, replace(SMALL, progress=True))
+    shown = capsys.readouterr().out
+    assert "epoch 2/2:" in shown and "loss=" in shown and "mAP.50=" in shown
+
+
 def test_pictures_without_any_box_train(tmp_path: Path):
     result = run(tmp_path, replace(SMALL, max_epochs=1), data=ToyData(empty_from=0))
     assert result.last["map"] is None
