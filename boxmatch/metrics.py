@@ -40,8 +40,8 @@ class EvaluationSettings:
     Args:
         backend: the COCO implementation; both give the same numbers.
         max_detections: detections per picture that count, best first; COCO's own is 100.
-        score_threshold: least score the detector was asked for, None if unknown.
-        nms_iou: overlap above which the detector dropped the lower score, None if unknown.
+        score_threshold: least score the detector gave out, None if unknown; a record, it filters nothing here.
+        nms_iou: overlap above which the detector dropped the lower score, likewise.
         coordinates: pixels the boxes are measured in.
     """
 

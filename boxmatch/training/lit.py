@@ -30,7 +30,7 @@ class LitDetector(pl.LightningModule):
         optimizer: optimiser and learning rate.
         schedule: course of the learning rate.
         ema: average of the weights; where there is one, it is what gets evaluated.
-        evaluation: backend and limits; thresholds that are None are read from the detector.
+        evaluation: backend and limits; its thresholds are read from the detector.
         channels_last: hand the pictures over in channels-last memory order.
         record: what a resumed run must have in common with this one, as plain values; travels in checkpoints.
     """
@@ -56,6 +56,7 @@ class LitDetector(pl.LightningModule):
         self.metric = MeanPrecision(detector.class_names, _with_thresholds(evaluation, detector))
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.record = dict(record or {})
+        self.total_steps = 0
         self.terms: tuple[tuple[str, ...], Tensor] | None = None
         self.values: dict[str, float] | None = None
         self.gradient_norm = torch.full((), math.nan)
@@ -88,7 +89,7 @@ class LitDetector(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser over the live weights and a schedule that moves it at every step."""
         trainer = self.trainer
-        total = int(trainer.estimated_stepping_batches)
+        total = self.total_steps = int(trainer.estimated_stepping_batches)
         batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 1)
         pictures = batch_size * trainer.accumulate_grad_batches * trainer.world_size
         rate, rule = peak_rate(self.options, trainer.world_size, pictures)
@@ -106,6 +107,8 @@ class LitDetector(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Pair the weights with their averages, once they are where they stay."""
+        # A loaded detector comes in evaluation mode, and the Trainer leaves it in the mode it finds.
+        self.detector.train()
         if self.average is not None:
             self.entries = matched_entries(self.average, self.detector)
 
@@ -114,8 +117,7 @@ class LitDetector(pl.LightningModule):
         step = self.trainer.global_step
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            total = int(self.trainer.estimated_stepping_batches)
-            update_average(self.entries, decay_at(self.ema, step, total))
+            update_average(self.entries, decay_at(self.ema, step, self.total_steps))
 
     def on_validation_epoch_start(self) -> None:
         """Start from an empty metric and from the same statistics on every process."""
@@ -168,12 +170,11 @@ def _annotations(loader: Any) -> Annotations:
 
 
 def _with_thresholds(settings: EvaluationSettings | None, detector: Any) -> EvaluationSettings:
-    """The settings with what the detector's post-processing does."""
+    """The settings with what the detector's post-processing does, where it says so."""
     settings = settings or EvaluationSettings()
     postprocess = getattr(detector, "postprocess", None)
-    score, iou = settings.score_threshold, settings.nms_iou
     return replace(
         settings,
-        score_threshold=getattr(postprocess, "score_threshold", None) if score is None else score,
-        nms_iou=getattr(postprocess, "nms_iou", None) if iou is None else iou,
+        score_threshold=getattr(postprocess, "score_threshold", settings.score_threshold),
+        nms_iou=getattr(postprocess, "nms_iou", settings.nms_iou),
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from boxmatch.errors import CheckpointError
 from boxmatch.training.run_log import is_first_process
+
+# A lock without content is being written by another process, or was left by one that died just then.
+_LOCK_SECONDS = 5.0
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -89,12 +93,15 @@ class RunFolder:
 
     def _lock(self) -> None:
         """Write process number and host into .lock, unless a living process has."""
-        mine = {"pid": os.getpid(), "host": socket.gethostname()}
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "job": os.environ.get("SLURM_JOB_ID")}
         while True:
             try:
                 handle = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
                 owner = self._owner()
+                if owner is None and self._lock_age() < _LOCK_SECONDS:
+                    time.sleep(0.1)
+                    continue
                 if owner is not None and not _is_dead(owner):
                     raise CheckpointError(
                         f"another run is writing into {self.root} (process {owner.get('pid')} on "
@@ -108,19 +115,26 @@ class RunFolder:
             return
 
     def _owner(self) -> dict[str, Any] | None:
-        """Who holds the lock; None if it has just been given up or was never finished."""
+        """Who holds the lock; None if it has just been given up or is not written yet."""
         try:
             owner = json.loads(self.lock.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return owner if isinstance(owner, dict) else None
 
+    def _lock_age(self) -> float:
+        """Seconds since the lock was touched; very many where it is gone."""
+        try:
+            return time.time() - self.lock.stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
+
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine is gone; of other machines nothing is known."""
+    """Whether the process is gone; known of other machines only if a cluster has queued our own job again."""
     pid = owner.get("pid")
     if owner.get("host") != socket.gethostname() or not isinstance(pid, int):
-        return False
+        return owner.get("job") is not None and owner["job"] == os.environ.get("SLURM_JOB_ID")
     if pid == os.getpid():
         return True  # left by an earlier program with our number
     try:

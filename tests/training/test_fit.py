@@ -122,6 +122,12 @@ def test_the_average_is_what_gets_evaluated_and_returned(tmp_path: Path):
         assert again[key] == result.last[key], key
 
 
+def test_a_detector_in_evaluation_mode_is_trained_all_the_same(tmp_path: Path):
+    detector = ToyDetector().eval()
+    run(tmp_path, replace(SMALL, max_epochs=1), detector, ema=EMAOptions("none"))
+    assert int(detector.body[1].num_batches_tracked) == 4
+
+
 def test_without_an_average_the_live_weights_are_evaluated(tmp_path: Path):
     live = ToyDetector()
     assert run(tmp_path, detector=live, ema=EMAOptions("none")).detector is live

@@ -43,9 +43,29 @@ def test_a_lock_of_another_machine_is_respected(tmp_path: Path):
         pass
 
 
+def test_a_lock_of_our_own_job_is_taken_over_when_a_cluster_queued_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = RunFolder(tmp_path)
+    folder.lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "job": "77"}))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with folder.occupied(resume=False):
+        assert json.loads(folder.lock.read_text())["host"] == socket.gethostname()
+
+
+def test_a_lock_that_is_being_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = RunFolder(tmp_path)
+    folder.lock.write_text("")
+    content = json.dumps({"pid": 1, "host": "elsewhere"})
+    monkeypatch.setattr("time.sleep", lambda seconds: folder.lock.write_text(content))
+    with pytest.raises(CheckpointError, match="elsewhere"), folder.occupied(resume=False):
+        pass
+
+
 def test_a_lock_that_was_never_finished_is_taken_over(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.lock.write_text("{")
+    os.utime(folder.lock, (0, 0))
     with folder.occupied(resume=False):
         pass
 
