@@ -176,6 +176,21 @@ def random_batch(count: int, seed: int) -> Targets:
     )
 
 
+@pytest.mark.parametrize("size", [0.3, 7.7, 123.4])
+def test_a_pair_is_found_when_its_own_iou_is_asked_for(size):
+    """The bounds are computed otherwise than the IoU and must not cut off what rounding lets pass."""
+    priors = AnchorGrid([[(size, 2.2 * size)]], (12,))([(1, 800)])
+    generator = torch.Generator().manual_seed(1)
+    for place in torch.randint(0, 800, (60,), generator=generator).tolist():
+        # Moved along one axis only, the pair lies on the very border of what is listed.
+        x, y = priors.centers[place].tolist()
+        shift = size * torch.rand(1, generator=generator).item()
+        for dx, dy in ((shift, 0), (0, shift)):
+            targets = make_targets([([(x + dx, y + dy, 1.3 * size, 1.1 * size)], False)])
+            min_iou = box_iou(targets.boxes, priors.boxes)[0, place].item()
+            assert (0, place) in as_list(priors.overlapping(targets, min_iou))
+
+
 ANCHORS = [[(10, 13), (16, 30), (33, 23)], [(64, 64)], [(300, 150), (150, 300)]]
 QUERIES = {
     "cells": lambda priors, targets: (priors.cells(targets, 1),),
