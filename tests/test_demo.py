@@ -40,7 +40,7 @@ def test_tiny_demo_leaves_a_run_folder_and_its_next_commands_work(tmp_path: Path
     tiny = {"predict": [], "debug": ["--pictures", "1"], "train": ["--trainer.progress=false"]}
     for command in commands[:3]:
         assert main([*command, *tiny[command[0]]]) == 0, command
-    assert (tmp_path / "demo-all-grid" / "metrics.json").is_file()
+    assert (tmp_path / "demo-nearby-grid" / "metrics.json").is_file()
 
 
 def test_demo_refuses_wrong_numbers_and_a_used_folder(tmp_path: Path, capsys):

@@ -18,43 +18,49 @@ Draws a data set of shapes, trains a small YOLO on it (two minutes on two cores)
 it has not seen, and leaves a run folder with figures and pictures. Needs no data, network or GPU.
 
   --output DIR     (default: runs/demo-001, -002, ...); the data lies in DIR/shapes, in VOC layout
-  --epochs N       (default: 30, fewer where that would take more than three minutes)
+  --epochs N       (default: 20, fewer where that would take more than three minutes)
   --train N        pictures to train on (default: 240)
   --val N          pictures to measure on (default: 60)
   --image_size N   side of the pictures (default: 192)
   --seed N         all randomness follows from it (default: 0)
 """
 
-# Found on these shapes: published settings but for a size decode that cannot go negative, an objectness that
-# starts low and is averaged over positives, and larger steps. They reach AP@0.5 0.92 in 450 steps.
+# The recipe for own pictures (recipes/own_voc.yaml) at a quarter of the width, anchors for small pictures.
+# Measured in two runs: AP@0.5 0.70 and 0.79 after 8 epochs, 0.86 and 0.92 after 12, 0.94 after 20.
 OPTIONS = (
     "--detector.channel_sparsity=0.25",
     "--detector.activation=silu",
+    "--detector.anchors=[[[16, 16]], [[40, 40]], [[80, 80]]]",
+    "--detector.method=nearby_grid",
     "--detector.wh_decode=sigmoid4",
     "--detector.head_bias=true",
     "--detector.prior_probability=0.01",
+    "--detector.assigner=TaskAligned",
     "--detector.loss.iou_loss_type=ciou",
     "--detector.loss.focal_loss_gamma=0",
-    "--detector.loss.lambda_coord=1",
+    "--detector.loss.assign_conf_method=constant",
     "--detector.loss.objectness_average=positives",
+    "--detector.loss.box_average=all",
+    "--detector.loss.lambda_coord=2",
+    "--detector.loss.sum_classes=true",
     "--detector.postprocess.nms_iou=0.5",
-    "--data.batch_size=16",
+    "--data.batch_size=8",
     "--data.cache_mb=200",
     "--data.augment.mosaic_p=0.5",
     "--data.augment.close_mosaic_epochs=3",
     "--data.augment.randscale=[-0.3, 0.3]",
     "--optimizer.name=adamw",
-    "--optimizer.base_lr=0.03",
+    "--optimizer.base_lr=0.02",
     "--schedule.warmup_epochs=2",
     "--ema.kind=constant",
     "--ema.decay=0.99",
     "--ema.warmup_steps=50",
-    "--trainer.check_val_every_n_epoch=5",
+    "--trainer.check_val_every_n_epoch=4",
     "--trainer.channels_last=true",
     "--trainer.tensorboard=false",
 )
-MOST_EPOCHS = 30
-LEAST_EPOCHS = 5
+MOST_EPOCHS = 20
+LEAST_EPOCHS = 10
 # Seconds of steps; with imports, drawing, augmentation and evaluation the whole stays below three minutes.
 BUDGET = 130
 
@@ -134,10 +140,11 @@ def choose_speed(config: "Namespace", *, fixed_epochs: bool) -> None:
 def next_steps(folder: Path) -> str:
     """Three commands that go on from the demonstration."""
     pictures = folder / "shapes" / "VOC2007" / "JPEGImages"
+    other = f"{folder}-nearby-grid"
     return f"""
 Try next:
   boxmatch predict {pictures} --run {folder}
-  boxmatch debug --config {folder / "config.yaml"} --detector.assigner SingleGrid
-  boxmatch train --config {folder / "config.yaml"} --detector.assigner AllGrid --output {folder}-all-grid
+  boxmatch debug --run {folder}
+  boxmatch train --config {folder / "config.yaml"} --detector.assigner NearbyGrid --output {other}
 Your own pictures, laid out like {folder / "shapes"}, or in COCO or YOLO layout:
   boxmatch train --data.root YOUR_FOLDER"""
