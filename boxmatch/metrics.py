@@ -40,7 +40,7 @@ class EvaluationSettings:
     Args:
         backend: the COCO implementation; both give the same numbers.
         max_detections: detections per picture that count, best first; COCO's own is 100.
-        score_threshold: least score the detector gave out, None if unknown; a record, it filters nothing here.
+        score_threshold: least score the detector gave out, None if unknown; a record that filters nothing.
         nms_iou: overlap above which the detector dropped the lower score, likewise.
         coordinates: pixels the boxes are measured in.
     """

@@ -156,7 +156,7 @@ def _run(
         except RuntimeError as error:
             if runner.world_size > 1 and _is_lost_process(error):
                 raise ProcessLostError(
-                    f"rank {runner.global_rank} of {runner.world_size}: another process is gone at step "
+                    f"rank {runner.global_rank} of {runner.world_size}: another process is gone after step "
                     f"{runner.global_step} ({str(error).splitlines()[0]}); its output says why. Continue "
                     f"with --resume {folder.root}"
                 ) from error

@@ -142,8 +142,8 @@ class StepGuard(Callback):
         usual = statistics.median(self.norms) if len(self.norms) > 10 else norm
         if usual > 0 and norm > _EXPLOSION * usual:
             say(
-                f"step {trainer.global_step}: the gradient norm is {norm:.3g}, usually {usual:.3g}; if the "
-                "loss rises, lower --optimizer.base_lr or set --trainer.gradient_clip_val"
+                f"step {trainer.global_step + 1}: the gradient norm is {norm:.3g}, usually {usual:.3g}; if "
+                "the loss rises, lower --optimizer.base_lr or set --trainer.gradient_clip_val"
             )
         self.norms.append(norm)
         return None
@@ -153,7 +153,7 @@ class StepGuard(Callback):
         rank = f" rank {trainer.global_rank}," if trainer.world_size > 1 else ""
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"{terms};{rank} epoch {trainer.current_epoch}, step {trainer.global_step}, "
+            f"{terms};{rank} epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}, "
             f"learning rate {rate:g}; pictures {', '.join(module.picture_names(self.batch))}"
         )
 

@@ -105,10 +105,12 @@ class LitDetector(pl.LightningModule):
         each_step: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": each_step}
 
+    def on_fit_start(self) -> None:
+        """Train also what was loaded for evaluation: the Trainer leaves modules in the mode it finds."""
+        self.detector.train()
+
     def on_train_start(self) -> None:
         """Pair the weights with their averages, once they are where they stay."""
-        # A loaded detector comes in evaluation mode, and the Trainer leaves it in the mode it finds.
-        self.detector.train()
         if self.average is not None:
             self.entries = matched_entries(self.average, self.detector)
 

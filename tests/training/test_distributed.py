@@ -53,7 +53,7 @@ def test_the_metric_over_ranks_is_that_of_one_process_and_counts_each_picture_on
 def test_all_ranks_stop_when_one_diverges_and_that_one_names_its_pictures(found: dict[str, list[Any]]):
     first, second = found["diverge"]
     assert first["error"] == second["error"] == "DivergedError"
-    assert "rank 1, epoch 1, step 2" in second["text"] and "the loss term class and box" in second["text"]
+    assert "rank 1, epoch 2, step 3" in second["text"] and "the loss term class and box" in second["text"]
 
 
 @pytest.mark.slow
@@ -92,4 +92,4 @@ def test_a_lost_process_is_reported_by_the_other_one(tmp_path: Path):
     command += [str(HERE / "train_toy.py"), str(tmp_path / "run"), "kill"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "another process is gone at step 3" in done.stdout + done.stderr
+    assert "another process is gone after step 3" in done.stdout + done.stderr

@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tmp_path: Path, nam
         run(tmp_path, detector=Altered(alter))
     text = str(error.value)
     assert f"the loss term {name} is not finite" in text
-    assert "epoch 1, step 6, learning rate" in text and text.count("picture_") == 4
+    assert "epoch 2, step 7, learning rate" in text and text.count("picture_") == 4
     assert str(tmp_path / "checkpoints" / "last.ckpt") in text
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 4
@@ -190,7 +190,7 @@ def test_an_exploding_gradient_is_warned_about_once_per_step(tmp_path: Path):
 
     run(tmp_path, replace(SMALL, max_epochs=4), detector=Altered(alter))
     lines = [line for line in (tmp_path / "train.log").read_text().splitlines() if "gradient norm is" in line]
-    assert len(lines) == 1 and "step 14" in lines[0]
+    assert len(lines) == 1 and "step 15" in lines[0]
 
 
 def test_accumulated_batches_make_one_step(tmp_path: Path):
