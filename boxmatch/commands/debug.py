@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 usage: boxmatch debug --data.root DIR [--config FILE.yaml] [options]
+       boxmatch debug --run RUN_DIR [options]
 
 Draws the assignment over pictures of the training stream, as the loss will see it: the grid of each
 level, the boxes, and every positive in the colour of the box it learns, with one marker per anchor. A box
@@ -23,7 +24,7 @@ boxes.csv, and prints positives per level and class.
   --batches N                 batches to draw (default: 1)
   --pictures N                pictures to draw of each batch (default: 4; all are counted)
   --output DIR                (default: runs/debug-001, -002, ...)
-  --run RUN_DIR, --weights F  weights, for assigners that look at predictions
+  --run RUN_DIR, --weights F  weights and settings of a run, for assigners that look at predictions
   --detector.assigner NAME    the method; --detector.assigner.match_iou_thres X its threshold
   --data.augment.mosaic_p 0   whole pictures instead of mosaics
   --SECTION.help              all options of a section, as in boxmatch train
@@ -38,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from boxmatch.commands.parser import config_parser, parse, section_help
+    from boxmatch.commands.run_folders import with_run_config
 
     if section_help("debug", arguments):
         return 0
@@ -47,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=str | None, default=None, help="folder to write into")
     parser.add_argument("--run", type=str | None, default=None, help="run with weights")
     parser.add_argument("--weights", type=str | None, default=None, help="weight file")
-    config = parse(parser, arguments)
+    config = parse(parser, with_run_config(arguments))
     if config.batches < 1 or config.pictures < 0:
         raise UsageError(
             f"expected --batches 1 or more and --pictures 0 or more, got {config.batches}, {config.pictures}"
@@ -63,10 +65,16 @@ def _debug(config: "Namespace") -> int:
     from boxmatch.commands.parser import instantiate
     from boxmatch.commands.run_folders import load, output_folder, weight_file
 
-    data = checked_data(config, speak=False)
+    trained = load(weight_file(config.run, config.weights)) if config.run or config.weights else None
+    # Class names come from the weights where there are some, so that labels mean the same.
+    computed = {} if trained is None else {"class_names": list(trained.class_names)}
+    data = checked_data(config, speak=False, **computed)
     detector = instantiate(config, "detector", class_names=list(data.class_names))
-    if config.run or config.weights:
-        detector.load_state_dict(load(weight_file(config.run, config.weights)).state_dict())
+    if trained is not None:
+        trained.assigner = detector.assigner
+        detector = trained
+    elif detector.assigner.uses_predictions:
+        print("The network is untrained; give --run to see what a trained one is taught.")
     report = AssignmentReport(output_folder(config.output, "debug"), detector)
     for number, batch in enumerate(islice(iter(data.train_dataloader()), config.batches)):
         report.add(batch, number, config.pictures)

@@ -1,7 +1,7 @@
 """Where runs are put, and what is taken from a finished one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -89,3 +89,15 @@ def run_config(file: Path) -> Path | None:
     """The configuration beside a weight file, if it lies in a run folder."""
     config = file.parent / CONFIG
     return config if config.is_file() else None
+
+
+def with_run_config(arguments: Sequence[str]) -> list[str]:
+    """The configuration of the run that `--run` or `--weights` names comes before what the user gave."""
+    for place, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in ("--run", "--weights"):
+            value = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
+            config = Path(value) / CONFIG if flag == "--run" else Path(value).parent / CONFIG
+            if config.is_file():
+                return ["--config", str(config), *arguments]
+    return list(arguments)

@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from boxmatch.commands.parser import config_parser, parse, section_help
+    from boxmatch.commands.run_folders import with_run_config
 
     if section_help("val", arguments):
         return 0
@@ -49,22 +50,6 @@ def run(arguments: Sequence[str]) -> int:
     if config.split not in ("train", "val", "test"):
         raise UsageError(f"--split: expected train, val or test, got {config.split!r}")
     return _val(config)
-
-
-def with_run_config(arguments: Sequence[str]) -> list[str]:
-    """The configuration of the run that `--run` or `--weights` names comes before what the user gave."""
-    from pathlib import Path
-
-    from boxmatch.commands.run_folders import CONFIG
-
-    for place, argument in enumerate(arguments):
-        flag, _, value = argument.partition("=")
-        if flag in ("--run", "--weights"):
-            value = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-            config = Path(value) / CONFIG if flag == "--run" else Path(value).parent / CONFIG
-            if config.is_file():
-                return ["--config", str(config), *arguments]
-    return list(arguments)
 
 
 def _val(config: "Namespace") -> int:
