@@ -7,13 +7,14 @@ in that frame.
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from boxmatch.errors import DataError
 
 PIXEL_LIMIT = 100_000_000  # 100 Mpx: 300 MB once decoded; larger than any camera picture of a detection set
 # Formats without programs or outside references in them: Pillow would start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "MPO")
+# An MPO file (several JPEGs in one) is opened as JPEG; Pillow knows no format of that name to look for.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".mpo"}
 )
@@ -100,6 +101,10 @@ def _open_header(path: str | Path, limit: int) -> Image.Image:
         raise DataError(f"{path}: the picture does not exist") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{path}: {_first_line(error)}; scale the picture down") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path}: not a picture in a known format ({', '.join(FORMATS)}); replace or remove it"
+        ) from error
     except Exception as error:  # header parsers let any exception of theirs through
         raise DataError(
             f"{path}: not a picture that can be read ({_first_line(error)}); replace or remove it"

@@ -168,7 +168,7 @@ def test_the_size_comes_from_the_header_even_when_the_pixels_are_cut_off(tmp_pat
 )
 def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path, content):
     (tmp_path / "wrong.jpg").write_bytes(content)
-    with pytest.raises(DataError, match=r"wrong\.jpg"):
+    with pytest.raises(DataError, match=r"wrong\.jpg: not a picture in a known format \(JPEG, PNG"):
         open_image(tmp_path / "wrong.jpg")
 
 
