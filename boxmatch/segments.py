@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
+MATRIX_BUDGET = 2**22
+"""Entries of a padded matrix, some 100 MB with its temporaries. Results do not depend on it."""
+
 
 def ragged_arange(
     lengths: Int64[Tensor, "S"], first: Int64[Tensor, "S"] | None = None
@@ -112,8 +115,8 @@ def first_by_priority(
 
     Args:
         score: any value but nan, of either sign.
-        tie: distinct within a segment, in 0 .. 2^32 - 1; such as the ground truth of each pair where the prior
-            is the segment.
+        tie: distinct within a segment, in 0 .. 2^32 - 1; such as the ground truth of each pair where the
+            prior is the segment.
 
     Returns:
         Mask with one winner per segment that has an entry.
@@ -129,10 +132,11 @@ def first_by_priority(
 def segment_topk(
     values: Float[Tensor, "N"], segment: Int64[Tensor, "N"], count: int, k: int | Int64[Tensor, "S"]
 ) -> Bool[Tensor, "N"]:
-    """Mark the k largest values of each segment, equal ones by the lowest position; all of a shorter segment.
+    """Mark the k largest values of each segment, equal ones by the lowest position.
 
-    Segments of similar length are padded into the rows of one matrix and go through `topk` together, one
-    matrix per power of two: at most twice the memory, and no sort of the whole list.
+    A segment of no more than k entries is kept whole. Segments of similar length are padded into the rows of
+    one matrix and go through `topk` together, one matrix per power of two: at most twice the memory, and no
+    sort of the whole list.
 
     Args:
         values: any value but nan.
@@ -144,30 +148,35 @@ def segment_topk(
     begins = lengths.cumsum(0) - lengths
     whole = lengths <= wanted
     mask = whole.index_select(0, segment)
-    # The exponent of the next power of two; frexp is exact where a logarithm may round.
-    exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent.masked_fill(
-        whole | (wanted == 0), -1
-    )
-    # One turn per power of two, about 15 at most: rows of one matrix share a width.
-    for power in exponent.unique().tolist():
-        if power >= 0:
-            rows = (exponent == power).nonzero().squeeze(1)
-            column = torch.arange(2**power, device=values.device)
-            position = begins[rows, None] + column  # (rows, 2 ** power)
-            padding = column >= lengths[rows, None]
-            flat = position.clamp(max=len(values) - 1).flatten()
-            padded = values.index_select(0, flat).view_as(position).masked_fill_(padding, -torch.inf)
-            chosen = _row_topk(padded, padding, wanted[rows])
-            mask.index_fill_(0, position.masked_select(chosen), True)
+    for width, rows in _rows_of_similar_length(lengths, ~whole & (wanted > 0)):
+        column = torch.arange(width, device=values.device)
+        position = begins[rows, None] + column  # (rows, width)
+        padding = column >= lengths[rows, None]
+        flat = position.clamp(max=len(values) - 1).flatten()
+        padded = values.index_select(0, flat).view_as(position).masked_fill_(padding, -torch.inf)
+        mask.index_fill_(0, position.masked_select(_row_topk(padded, wanted[rows])), True)
     return mask
 
 
-def _row_topk(values: Tensor, padding: Tensor, k: Tensor) -> Tensor:
-    """Mask of the k largest of each row, equal ones by the lowest column; k from 1 to the row's length."""
+def _rows_of_similar_length(
+    lengths: Int64[Tensor, "S"], chosen: Bool[Tensor, "S"]
+) -> Iterator[tuple[int, Int64[Tensor, "R"]]]:
+    """The chosen segments, put together by the next power of two of their lengths: width and segments."""
+    # frexp is exact where a logarithm may round.
+    exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent
+    # One turn per power of two, about 15 at most.
+    for power in exponent[chosen].unique().tolist():
+        rows = (chosen & (exponent == power)).nonzero().squeeze(1)
+        for part in rows.split(max(1, MATRIX_BUDGET >> power)):
+            yield 2**power, part
+
+
+def _row_topk(values: Tensor, k: Tensor) -> Tensor:
+    """Mask of the k largest of each row, equal ones by the lowest column: padding at the end comes last."""
     largest = values.topk(int(k.max()), dim=1).values
     threshold = largest.gather(1, (k - 1)[:, None])
     greater = values > threshold
-    equal = (values == threshold) & ~padding
+    equal = values == threshold
     needed = k - greater.sum(1)
     # A tie across the threshold is rare; only such rows pay for counting through it.
     crowded = (equal.sum(1) > needed).nonzero().squeeze(1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from boxmatch import segments
 from boxmatch.segments import (
     budget_slices,
     concatenated_ranges,
@@ -128,7 +129,9 @@ def test_topk_keeps_the_largest_and_of_equal_ones_the_first(lists, data):
         assert segment_topk(values, segment, len(lists), given_k).tolist() == expected
 
 
-def test_topk_of_long_and_short_segments_equals_topk_of_each():
+@pytest.mark.parametrize("budget", [1, 100, 2**22])
+def test_topk_of_long_and_short_segments_equals_topk_of_each(budget, monkeypatch):
+    monkeypatch.setattr(segments, "MATRIX_BUDGET", budget)
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([1, 700, 0, 33, 64, 65, 12, 13, 14, 2000])
     segment, _ = ragged_arange(lengths)
