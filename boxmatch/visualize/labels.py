@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from boxmatch.visualize.palette import RGB, font, text_color
+from boxmatch.visualize.palette import RGB, darker, font, text_color
 
 LONGEST_NAME = 24
 Rectangle = tuple[float, float, float, float]
@@ -51,6 +51,8 @@ def _frame(draw: ImageDraw.ImageDraw, mark: Mark, width: int) -> None:
     if mark.hatched:
         _hatch(draw, mark.box, mark.color)
     if not mark.dashed:
+        rim = (x1 - 1, y1 - 1, max(x1, x2) + 1, max(y1, y2) + 1)
+        draw.rectangle(rim, outline=darker(mark.color), width=1)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=mark.color, width=width)
         return
     dash = 4 * width
@@ -92,7 +94,8 @@ def _caption(
     left, top, right, bottom = draw.textbbox((0, 0), text, font=letters)
     width, height = right - left + 6, bottom - top + 4
     place = _best_place(mark.box, (width, height), picture, line, taken)
-    draw.rectangle(place, fill=mark.color)
+    # Rims keep caption and frame apart from a picture of their own colour.
+    draw.rectangle(place, fill=mark.color, outline=darker(mark.color))
     draw.text((place[0] + 3 - left, place[1] + 2 - top), text, fill=text_color(mark.color), font=letters)
     return place
 

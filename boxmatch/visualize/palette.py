@@ -51,6 +51,12 @@ def text_color(background: RGB) -> RGB:
     return (0, 0, 0) if luma > 130 else (255, 255, 255)
 
 
+def darker(shade: RGB) -> RGB:
+    """The same hue at not quite half the brightness, for rims."""
+    red, green, blue = (round(0.45 * part) for part in shade)
+    return red, green, blue
+
+
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu Sans of matplotlib: it has Latin, Greek and Cyrillic letters, which Pillow's own font lacks."""
