@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from ..segments import segment_max
+from ..segments import first_by_priority
 from ..structures import Pairs, Targets
 
 _LOW_32_BITS = 0xFFFFFFFF
@@ -16,16 +16,13 @@ def owners(
     """Positions of the pairs that win their prior: highest score, equal scores to the lowest gt row.
 
     Args:
-        score: what the rivals compete with; 0 or more.
+        score: what the rivals compete with.
         prior_count: number of priors per image.
     """
     # In place, because these lists are long and fresh memory costs more than arithmetic.
     place = targets.image.index_select(0, pairs.gt).mul_(prior_count).add_(pairs.prior)
-    # Floats from 0 on are ordered as their bits are: score and row fit one integer, and a single maximum
-    # decides.
-    rank = score.view(torch.int32).long().mul_(2**32).sub_(pairs.gt)
-    best = segment_max(rank, place, targets.batch_size * prior_count)
-    return (best.index_select(0, place) == rank).nonzero().squeeze(1)
+    winners = first_by_priority(score, place, targets.batch_size * prior_count, pairs.gt)
+    return winners.nonzero().squeeze(1)
 
 
 def random_score(pairs: Pairs, targets: Targets, seed: int) -> Float32[Tensor, "N"]:
