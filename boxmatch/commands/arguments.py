@@ -28,7 +28,7 @@ class PlainParser(argparse.ArgumentParser):
         Raises:
             UsageError: an option is unknown, lacks its value or has a wrong one.
         """
-        options, unknown = self.parse_known_args(list(arguments))
+        options, unknown = self.parse_known_intermixed_args(list(arguments))
         for word in unknown:
             if word.startswith("-"):
                 flags = [flag for action in self._actions for flag in action.option_strings]

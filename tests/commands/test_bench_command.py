@@ -1,0 +1,89 @@
+"""`boxmatch bench`: tables and JSON."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typed_commands import failing
+
+from boxmatch.cli import main
+from boxmatch.commands.results import table
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [
+            "assign",
+            "--boxes",
+            "3",
+            "--batch_size",
+            "1",
+            "--image_size",
+            "64",
+            "--repeats",
+            "1",
+            "--methods",
+            "single_grid",
+        ],
+        [
+            "step",
+            "--steps",
+            "1",
+            "--batch_size",
+            "2",
+            "--image_size",
+            "64",
+            "--detector.channel_sparsity",
+            "0.25",
+        ],
+        ["data", "--batches", "1", "--batch_size", "1", "--image_size", "64"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_each_benchmark_prints_a_table_and_writes_json(arguments: list[str], tmp_path: Path, capsys):
+    threads = torch.get_num_threads()
+    assert main(["bench", *arguments, "--json", str(tmp_path / "bench.json")]) == 0
+    assert torch.get_num_threads() == threads
+    report = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert report["benchmark"] == arguments[0]
+    assert report["rows"]
+    assert report["machine"]["torch"] == torch.__version__
+    assert "----" in capsys.readouterr().out
+
+
+def test_bench_index_hands_its_numbers_on(tmp_path: Path, monkeypatch, capsys):
+    from boxmatch.bench import index
+
+    numbers = {field.name: field.type(3) for field in dataclasses.fields(index.IndexCost)}
+    cost = index.IndexCost(**numbers)
+    asked = {}
+    monkeypatch.setattr(index, "measure_index", lambda **options: asked.update(options) or cost)
+    assert main(["bench", "index", "--pictures", "20", "--objects", "60", "--json", "-"]) == 0
+    assert asked == {"pictures": 20, "objects": 60, "segmentation": False}
+    assert json.loads(capsys.readouterr().out)["rows"] == [numbers]
+
+
+def test_bench_refuses_what_it_does_not_know(capsys):
+    for arguments, said in (
+        (["stpe"], "did you mean 'step'"),
+        (["assign", "--boxs", "3"], "did you mean '--boxes'"),
+        (["assign", "--methods", "near_grid"], "did you mean 'nearby_grid'"),
+        (["assign", "--repeats", "0"], "1 or more"),
+        (["step", "--precision", "16"], "32 or bf16-mixed"),
+        (["step", "--data.rot", "x"], "did you mean 'data.root'"),
+    ):
+        code, message = failing(capsys, "bench", *arguments)
+        assert (code, said in message) == (2, True), message
+
+
+def test_table_aligns_numbers_to_the_right_and_shows_nothing_as_a_dash():
+    assert table(["class", "n"], [["a", 1], ["bcd", None], ["e", 100]]).splitlines() == [
+        "class    n",
+        "-----  ---",
+        "a        1",
+        "bcd      -",
+        "e      100",
+    ]
