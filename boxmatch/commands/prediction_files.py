@@ -94,8 +94,10 @@ class PredictionFiles:
         categories = [{"id": number + 1, "name": name} for number, name in enumerate(self.class_names)]
         write_atomically(self.folder / "detections.json", json.dumps(self.results) + "\n")
         images = {"images": self.images, "categories": categories}
-        write_atomically(self.folder / "images.json", json.dumps(images, indent=1, ensure_ascii=False) + "\n")
-        with (self.folder / "detections.csv").open("w", newline="", encoding="utf-8") as file:
+        write_atomically(self.folder / "images.json", json.dumps(images, indent=1) + "\n")
+        # Names of files may hold bytes that are no text; they are written as they are.
+        table = self.folder / "detections.csv"
+        with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(self.rows)

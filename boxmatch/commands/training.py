@@ -53,6 +53,8 @@ def train(parser: ArgumentParser, config: Namespace, kind: str) -> RunResult:
     options = {name: instantiate(config, name) for name in sections}
     if is_first_process() and not config.resume:
         folder.mkdir(parents=True, exist_ok=True)
+        # The run can then be measured and resumed from any working directory.
+        config.data.root = str(Path(config.data.root).resolve())
         (folder / CONFIG).write_text(dump(parser, config, "output", "resume"), encoding="utf-8")
     result = fit(detector, data, output=folder, seed=config.seed, resume=config.resume, **options)
     if is_first_process():

@@ -1,5 +1,6 @@
 """The exit code of each kind of error."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 from typed_commands import failing
 
 from boxmatch.cli import main
+from boxmatch.commands import predict
+from boxmatch.errors import DivergedError, ProcessLostError
 
 
 def test_missing_data_is_code_3_and_a_missing_root_code_2(tmp_path: Path, capsys):
@@ -41,21 +44,19 @@ def test_missing_foreign_and_damaged_weights_are_code_4(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        ("DivergedError('loss')", 5),
-        ("ProcessLostError('rank 1')", 6),
-        ("OSError(28, 'No space left on device')", 6),
-        ("MemoryError()", 6),
-        ("KeyboardInterrupt()", 130),
-        ("RuntimeError('DataLoader worker (pid 3) exited unexpectedly')", 6),
-        ("RuntimeError('something else')", 1),
+        (DivergedError("loss"), 5),
+        (ProcessLostError("rank 1"), 6),
+        (OSError(errno.ENOSPC, "No space left on device"), 6),
+        (MemoryError(), 6),
+        (KeyboardInterrupt(), 130),
+        (RuntimeError("DataLoader worker (pid 3) exited unexpectedly"), 6),
+        (RuntimeError("something else"), 1),
     ],
+    ids=repr,
 )
-def test_each_kind_of_error_has_its_exit_code(error: str, code: int, monkeypatch, capsys):
-    from boxmatch import errors
-    from boxmatch.commands import predict
-
+def test_each_kind_of_error_has_its_exit_code(error: BaseException, code: int, monkeypatch, capsys):
     def fails(arguments: list[str]) -> int:
-        raise eval(error, vars(errors))
+        raise error
 
     monkeypatch.setattr(predict, "run", fails)
     assert main(["predict", "x"]) == code

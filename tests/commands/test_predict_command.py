@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,18 @@ def test_wide_pictures_are_padded_to_multiples_of_32_and_boxes_come_back(tmp_pat
         torch.tensor([[left, top, right, bottom]]).float(), torch.ones(1), torch.zeros(1, dtype=torch.int64)
     )
     assert torch.allclose(picture.restore(whole).boxes, torch.tensor([[0.0, 0, 500, 200]]), atol=1e-3)
+
+
+def test_a_file_name_that_is_no_text_and_one_with_spaces_are_predicted(run_folder: Path, tmp_path: Path):
+    names = [tmp_path / os.fsdecode(b"\xff broken.png"), tmp_path / "größe 1.png"]
+    for name in names:
+        Image.new("RGB", (64, 64)).save(name)
+    output = tmp_path / "out"
+    sources = [str(name) for name in names]
+    assert (
+        main(["predict", *sources, "--run", str(run_folder), "--output", str(output), "--min_score", "0"])
+        == 0
+    )
+    images = json.loads((output / "images.json").read_text(encoding="utf-8"))["images"]
+    assert [Path(image["file_name"]) for image in images] == names
+    assert b"\xff broken.png" in (output / "detections.csv").read_bytes()
