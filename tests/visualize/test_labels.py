@@ -40,3 +40,12 @@ def test_a_caption_longer_than_the_picture_is_cut_with_an_ellipsis_and_stays_ins
     )
     assert marked.size == (60, 60)
     assert count_color(marked, (0, 114, 178)) > 200
+
+
+def test_a_hatched_mark_has_lines_inside_its_frame_and_none_outside():
+    marked = np.asarray(
+        draw_marks(grey(400, 300), [Mark((100, 100, 300, 200), "", (0, 114, 178), hatched=True)])
+    )
+    lines = (marked == np.array((0, 114, 178))).all(-1)
+    assert 0.05 < lines[105:195, 105:295].mean() < 0.3
+    assert lines[:98].sum() == lines[203:].sum() == lines[:, :98].sum() == lines[:, 303:].sum() == 0
