@@ -16,7 +16,7 @@ class DataError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, written, or continued from; the text says which file and what to do."""
+    """A checkpoint that cannot be read, written or continued from; the text names the file and the remedy."""
 
 
 class DivergedError(RuntimeError):

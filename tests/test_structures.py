@@ -87,8 +87,8 @@ def test_detections_count_their_boxes():
     assert len(found) == 2
 
 
-# Two levels of 2 × 2 and 1 × 1 cells with one anchor: priors 0 to 3 and prior 4. Image 0 owns boxes 0 and 1 and
-# the ignore region 2, image 1 owns boxes 3 and 4. Box 4 gets nothing.
+# Two levels of 2 × 2 and 1 × 1 cells with one anchor: priors 0 to 3 and prior 4. Image 0 owns boxes 0 and 1
+# and the ignore region 2, image 1 owns boxes 3 and 4. Box 4 gets nothing.
 LEVELS = (Level(2, 2, 8, 1), Level(1, 1, 16, 1))
 TARGETS = Targets.from_lists(
     [[BOX, OTHER, OTHER], [BOX, OTHER]], [[0, 1, 0], [2, 0]], [[False, False, True], [False, False]]
