@@ -15,12 +15,12 @@ from .pick import owners
 
 
 class TaskAligned(Assigner):
-    """Inside the box → probability^alpha · similarity^beta → the best `topk` → greatest overlap owns the prior.
+    """Inside the box → probability^alpha · similarity^beta → best `topk` → greatest overlap owns the prior.
 
-    The probability is that of the box's class, times that of an object where the network has such a branch; the
-    similarity is that of the predicted box, not below 0. A pair's weight and score are its alignment, scaled so
-    that the best pair of each box has the box's best similarity: a soft target that tells the network which
-    prediction to trust. A box that no prediction inside it overlaps gets no pair.
+    The probability is that of the box's class, times that of an object where the network has such a branch;
+    the similarity is that of the predicted box, not below 0. A pair's weight and score are its alignment,
+    scaled so that the best pair of each box has the box's best similarity: a soft target that tells the
+    network which prediction to trust. A box that no prediction inside it overlaps gets no pair.
 
     Args:
         alpha: exponent of the probability; 0.5 in the YOLO detectors, 1 in the paper.
@@ -33,8 +33,8 @@ class TaskAligned(Assigner):
     Raises:
         ValueError: an argument is out of range; in the call, predictions without boxes.
 
-    Source: Feng et al. 2021 (TOOD), eq. 2 and 3. There the top-k comes before the test for inside; here, as in
-    the YOLO detectors, after it, so that a box always chooses among the priors it may use.
+    Source: Feng et al. 2021 (TOOD), eq. 2 and 3. There the top-k comes before the test for inside; here, as
+    in the YOLO detectors, after it, so that a box always chooses among the priors it may use.
     """
 
     uses_predictions: ClassVar[bool] = True
@@ -93,7 +93,7 @@ class TaskAligned(Assigner):
         return box_similarity(predicted, gts, self.similarity).clamp(min=0)
 
     def _probability(self, predictions: Predictions, pairs: Pairs, targets: Targets) -> Float[Tensor, "N"]:
-        """Predicted probability of each pair's class, times that of an object where there is such a branch."""
+        """Predicted probability of each pair's class, times that of an object if there is such a branch."""
         image = targets.image[pairs.gt]
         probability = predictions.logits[image, pairs.prior, targets.labels[pairs.gt]].sigmoid()
         if predictions.quality is None:
