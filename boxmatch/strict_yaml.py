@@ -1,7 +1,7 @@
 """YAML of configuration and data files, without surprises: plain data, unique keys, 1e-3 is a number."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -16,12 +16,6 @@ _DROPPED = (_BOOL, _FLOAT, _INT, "tag:yaml.org,2002:timestamp")
 
 class StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2 scalars (no yes/no, 0123, 1:30 traps), unique keys and limits."""
-
-    # The loader reads this table instead of the parent's, so the parent stays as it is.
-    yaml_implicit_resolvers: ClassVar = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -56,6 +50,11 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# A table of its own: the parent's stays as it is.
+StrictLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _DROPPED]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 StrictLoader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 StrictLoader.add_implicit_resolver(
@@ -67,7 +66,7 @@ StrictLoader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 # PyYAML reads 0123 as octal; here it is one hundred and twenty-three, as in YAML 1.2.
-StrictLoader.add_constructor(_INT, lambda loader, node: int(loader.construct_scalar(node)))
+StrictLoader.add_constructor(_INT, lambda loader, node: int(str(node.value)))
 
 
 def load_yaml(text: str) -> Any:

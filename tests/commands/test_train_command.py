@@ -12,6 +12,8 @@ from PIL import Image
 from typed_commands import TINY, failing
 
 from boxmatch.cli import main
+from boxmatch.commands.parser import parse
+from boxmatch.commands.training import train_parser
 
 
 def test_train_leaves_a_complete_run_folder(run_folder: Path):
@@ -112,3 +114,10 @@ def test_numbered_folders_do_not_collide(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(Exception, match="--output"):
         output_folder(None, "train")
+
+
+def test_the_precision_may_be_written_as_a_number(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("trainer:\n  precision: 32\n", encoding="utf-8")
+    config = parse(train_parser("train"), ["--config", str(recipe), "--data.root", str(tmp_path)])
+    assert config.trainer.precision == 32
