@@ -17,8 +17,6 @@ def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
 def advice(word: str, valid: Iterable[str]) -> str:
     """A sentence with the nearest valid words, or with all of them when none is near."""
     names = sorted(set(valid))
-    if word in names:
-        return f"write it as text: \"'{word}'\""
     near = nearest(word, names)
     if near:
         return f"did you mean {' or '.join(repr(name) for name in near)}?"

@@ -55,7 +55,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest_valid_one(
             "cannot use my.module.Grid: No module named 'my'",
         ),
         ("trainer:\n  max_epoch: 3\n", "did you mean 'trainer.max_epochs'"),
-        ("trainer:\n  precision: 32\n", "write it as text"),
+        ("trainer:\n  precision: 64\n", "valid are: 16-mixed, 32, bf16-mixed"),
         ("seed: 1\nseed: 2\n", "line 2: the key 'seed' stands here twice"),
         ("seed: [1\n", "line 2: while parsing a flow sequence"),
         ("data: !!python/object/apply:os.system ['touch hacked']\n", "could not determine a constructor"),
