@@ -124,7 +124,8 @@ def first_by_priority(
     # The bits of a float, those behind the sign flipped for negative ones, are an integer of the same order;
     # adding 0 makes -0 and 0 one. With the tie behind it a single maximum decides.
     bits = (score + 0.0).view(torch.int32)
-    order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    # In place, because these lists are long and fresh memory costs more than arithmetic.
+    order = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
     rank = order.long().mul_(2**32).sub_(tie)
     return rank == segment_max(rank, segment, count).index_select(0, segment)
 
