@@ -147,6 +147,7 @@ def test_priors_made_under_inference_mode_can_be_trained_with(detector: YOLO) ->
     with torch.inference_mode():
         detector.predict(images())
     sum(detector.train().losses(images(), targets()).values()).backward()
+    assert all(parameter.grad is not None for parameter in detector.parameters())
 
 
 @pytest.mark.parametrize(

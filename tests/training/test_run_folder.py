@@ -67,7 +67,7 @@ def test_a_lock_that_was_never_finished_is_taken_over(tmp_path: Path):
     folder.lock.write_text("{")
     os.utime(folder.lock, (0, 0))
     with folder.occupied(resume=False):
-        pass
+        assert str(os.getpid()) in folder.lock.read_text()
 
 
 def test_a_folder_with_a_run_is_not_overwritten_but_can_be_resumed(tmp_path: Path):
