@@ -1,5 +1,6 @@
 """Priors: the places of the network that may learn a box, and the queries for those near one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,7 +29,7 @@ class Cell(NamedTuple):
 class Priors:
     """The places of the network that may learn a box, the same for every image of a batch.
 
-    On a grid they are flattened level → row → column → anchor; the anchors of a cell share its centre. Make
+    On a grid they are flattened level → row → column → anchor; the anchors of a cell share one centre. Make
     them with `AnchorGrid`, `PointGrid` or `Priors.from_boxes`.
 
     The queries take all rows of the targets, ignore regions included, for all images at once. They return
@@ -88,6 +89,15 @@ class Priors:
         if self.index is None:
             return dense.inside(self.centers, targets.boxes)
         return blocks.inside(self.index, targets.boxes)
+
+    def count_inside(self, targets: Targets) -> Int64[Tensor, "G"]:
+        """How many pairs `inside` lists for each box; on no grid the number of priors, which is no less.
+
+        For `assign.piecewise`, which bounds the memory by it.
+        """
+        if self.index is None:
+            return torch.full_like(targets.labels, len(self))
+        return blocks.count_inside(self.index, targets.boxes)
 
     def within(self, targets: Targets, radius: float) -> Pairs:
         """Priors whose centre is less than `radius` strides from the box's in x and in y, in the box or not.
@@ -159,17 +169,32 @@ class Priors:
 
 
 class AnchorGrid:
-    """Anchors of fixed sizes in the middle of every cell.
+    """Anchors of fixed sizes at the same place of every cell: in its middle, if nothing else is said.
 
     Args:
         anchors: the (width, height) of each anchor of each level in pixels; levels may differ in number.
         strides: pixels per cell of each level.
+        center: where in its cell a prior's centre lies, in strides: 0.5 in the middle, 0 in the corner
+            (RetinaNet's anchors, AutoAssign's points).
+        shift: pixels added to every centre; 0.5 stands for boxes with inclusive pixel edges, whose right and
+            lower corner counts one pixel less (ATSS, PAA).
 
     Raises:
-        ValueError: the arguments differ in length, a level has no anchor, a size or stride is not positive.
+        ValueError: the arguments differ in length, a level has no anchor, a size or stride is not positive, a
+            centre lies outside its cell.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[Sequence[float]]], strides: Sequence[int]) -> None:
+    def __init__(
+        self,
+        anchors: Sequence[Sequence[Sequence[float]]],
+        strides: Sequence[int],
+        *,
+        center: float = 0.5,
+        shift: float = 0.0,
+    ) -> None:
+        if not 0 <= center < 1 or not math.isfinite(shift):
+            raise ValueError(f"expected center in [0, 1) and a finite shift, got {center=}, {shift=}")
+        self.center, self.shift = center, shift
         self.anchors = tuple(tuple(tuple(map(float, size)) for size in level) for level in anchors)
         self.strides = tuple(strides)
         if not self.strides or len(self.anchors) != len(self.strides):
@@ -194,25 +219,34 @@ class AnchorGrid:
             raise ValueError(
                 f"expected a height and width of 1 or more for {len(self.strides)} levels, got {levels}"
             )
-        return _grid_priors(self.anchors, self.strides, levels, torch.device(device))
+        place = (self.center, self.shift)
+        return _grid_priors(self.anchors, self.strides, place, levels, torch.device(device))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(anchors={self.anchors}, strides={self.strides})"
+        return (
+            f"{type(self).__name__}(anchors={self.anchors}, strides={self.strides}, center={self.center}, "
+            f"shift={self.shift})"
+        )
 
 
 class PointGrid(AnchorGrid):
-    """One point in the middle of every cell, with a square around it for methods that ask for a box.
+    """One point per cell, with a square around it for methods that ask for a box.
 
     Args:
         strides: pixels per cell of each level.
         size: side of the square in strides.
+        center: where in its cell the point lies, in strides.
+        shift: pixels added to every point.
 
     Raises:
-        ValueError: a stride or the size is not positive.
+        ValueError: a stride or the size is not positive, a point lies outside its cell.
     """
 
-    def __init__(self, strides: Sequence[int], size: float = 1.0) -> None:
-        super().__init__([[(size * stride, size * stride)] for stride in strides], strides)
+    def __init__(
+        self, strides: Sequence[int], size: float = 1.0, *, center: float = 0.5, shift: float = 0.0
+    ) -> None:
+        squares = [[(size * stride, size * stride)] for stride in strides]
+        super().__init__(squares, strides, center=center, shift=shift)
 
 
 # Multi-scale training uses a dozen sizes; 32 grids of 22 400 priors are some 40 MB.
@@ -220,6 +254,7 @@ class PointGrid(AnchorGrid):
 def _grid_priors(
     anchors: tuple[tuple[tuple[float, ...], ...], ...],
     strides: tuple[int, ...],
+    place: tuple[float, float],
     sizes: tuple[tuple[int, int], ...],
     device: torch.device,
 ) -> Priors:
@@ -229,7 +264,7 @@ def _grid_priors(
             Level(height, width, stride, len(level))
             for (height, width), stride, level in zip(sizes, strides, anchors)
         )
-        parts = [_level_centers_and_sizes(*part, device) for part in zip(levels, anchors)]
+        parts = [_level_centers_and_sizes(*part, place, device) for part in zip(levels, anchors)]
         centers, wh = (torch.cat(column) for column in zip(*parts))
         counts = torch.tensor([len(level) for level in levels], device=device)
         level = torch.repeat_interleave(torch.arange(len(levels), device=device), counts)
@@ -239,10 +274,15 @@ def _grid_priors(
 
 
 def _level_centers_and_sizes(
-    level: Level, anchors: tuple[tuple[float, ...], ...], device: torch.device
+    level: Level,
+    anchors: tuple[tuple[float, ...], ...],
+    place: tuple[float, float],
+    device: torch.device,
 ) -> tuple[Float[Tensor, "P 2"], Float[Tensor, "P 2"]]:
     rows, columns = (torch.arange(size, device=device) for size in (level.height, level.width))
-    y, x = torch.meshgrid((rows + 0.5) * level.stride, (columns + 0.5) * level.stride, indexing="ij")
+    center, shift = place
+    y, x = ((cells + center) * level.stride + shift for cells in (rows, columns))
+    y, x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack((x, y), dim=-1).reshape(-1, 1, 2).expand(-1, level.anchors, -1)
     sizes = torch.tensor(anchors, device=device).expand(level.height * level.width, -1, -1)
     return centers.reshape(-1, 2), sizes.reshape(-1, 2)

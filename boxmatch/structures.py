@@ -13,9 +13,11 @@ from torch import Tensor
 from .targets import Targets
 
 __all__ = [
+    "REASONS",
     "Assignment",
     "AssignmentStats",
     "Detections",
+    "Explanation",
     "Level",
     "Pairs",
     "Predictions",
@@ -152,6 +154,65 @@ class AssignmentStats:
         }
 
 
+REASONS = (
+    "kept",
+    "outside",
+    "wrong_level",
+    "below_threshold",
+    "not_topk",
+    "lost_to_gt",
+    "ignored",
+)
+"""What may have become of a candidate pair; `Explanation.reason` counts from 0 in this order.
+
+* kept: the prior learns the box.
+* outside: the prior's centre does not lie where the rule wants it.
+* wrong_level: the box's size is not one that the prior's level is meant for.
+* below_threshold: the score did not reach the threshold.
+* not_topk: other priors of the same box had better scores, and the rule keeps a limited number.
+* lost_to_gt: another box of the image got the prior.
+* ignored: the rule leaves the prior out of training.
+"""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What became of each candidate pair, and why; ordered by ground truth, then prior, no pair twice.
+
+    Args:
+        pairs: all pairs that the rule looked at.
+        score: what the rule compared, more is better (costs with their sign changed); nan where it has none.
+        threshold: what the score had to reach; nan where the rule has none.
+        reason: position in `REASONS`.
+    """
+
+    pairs: Pairs
+    score: Float[Tensor, "N"]
+    threshold: Float[Tensor, "N"]
+    reason: Int64[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def counts(self) -> dict[str, int]:
+        """Number of pairs per reason."""
+        counts = torch.bincount(self.reason, minlength=len(REASONS)).tolist()
+        return dict(zip(REASONS, counts))
+
+    def of(self, gt: int) -> "Explanation":
+        """The pairs of one ground truth.
+
+        Args:
+            gt: row in the targets.
+        """
+        rows = (self.pairs.gt == gt).nonzero().squeeze(1)
+        return Explanation(self.pairs.select(rows), self.score[rows], self.threshold[rows], self.reason[rows])
+
+    def __str__(self) -> str:
+        told = [f"{count} {reason}" for reason, count in self.counts().items() if count]
+        return f"{len(self)} candidate pairs: {', '.join(told) if told else 'none'}"
+
+
 @dataclass(frozen=True)
 class Assignment:
     """Who teaches whom: sparse pairs with the strength of each.
@@ -166,6 +227,7 @@ class Assignment:
         targets: the ground truths the pairs index.
         levels: the levels the priors lie on, in order; empty for priors without a grid.
         candidates: the pairs before each contested prior chose one owner, where the assigner knows them.
+        explanation: what became of every candidate, where the call asked for it with `explain=True`.
     """
 
     pairs: Pairs
@@ -176,6 +238,7 @@ class Assignment:
     targets: Targets
     levels: tuple[Level, ...] = ()
     candidates: Pairs | None = None
+    explanation: Explanation | None = None
 
     @classmethod
     def hard(

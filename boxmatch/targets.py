@@ -103,8 +103,8 @@ class Targets:
         """Number of boxes of each image, ignore regions included."""
         return torch.bincount(self.image, minlength=self.batch_size)
 
-    def select(self, keep: Tensor) -> "Targets":
-        """The rows where `keep` (bool mask or ascending index) holds; the batch size stays."""
+    def select(self, keep: Tensor | slice) -> "Targets":
+        """The rows where `keep` (bool mask, ascending index or slice) holds; the batch size stays."""
         return replace(
             self,
             boxes=self.boxes[keep],

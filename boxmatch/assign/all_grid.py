@@ -1,9 +1,12 @@
 """All grid: every anchor that overlaps the box enough, wherever it is."""
 
+import torch
+
 from ..priors import Priors
 from ..spatial.overlap_runs import overlap_runs
 from ..structures import Assignment, Predictions, Targets
 from .grid import GridAssigner, grid_index, union_eps
+from .story import Story
 
 
 class AllGrid(GridAssigner):
@@ -16,8 +19,14 @@ class AllGrid(GridAssigner):
     device.
     """
 
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
         candidates, iou = overlap_runs(
             grid_index(priors), targets.boxes, self.match_iou_thres, union_eps(priors)
         )
-        return self.resolve(candidates, iou, priors, targets)
+        # The query lists what passes; anchors below the threshold are never looked at.
+        order = (candidates.gt * len(priors) + candidates.prior).argsort() if story.active else None
+        if order is not None:
+            story.candidates(candidates.select(order), iou[order], torch.full_like(iou, self.match_iou_thres))
+        return self.resolve(candidates, iou, priors, targets, story)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..boxes import pair_iof
 from ..priors import Priors
 from ..structures import Assignment, Pairs, Predictions, Targets
+from .story import Story
 
 
 class Assigner(nn.Module, ABC):
@@ -20,7 +21,8 @@ class Assigner(nn.Module, ABC):
     between calls, and treats every image as if it stood alone. The rest is the same for all methods and is
     done here:
 
-    * everything runs in float32, outside autocast and without a graph; predictions are detached;
+    * everything runs in float32, outside autocast and, unless `keeps_graph`, without a graph: predictions are
+      detached;
     * ignore regions (`targets.ignore`: crowds, difficult objects) are withheld from `assign`. A prior that
       learned
       no box and lies in an ignore region takes no part in the loss. It lies in a region when at least
@@ -37,6 +39,9 @@ class Assigner(nn.Module, ABC):
     uses_predictions: ClassVar[bool] = False
     """Whether `assign` reads predictions; if not, callers need not decode them."""
 
+    keeps_graph: ClassVar[bool] = False
+    """Whether gradients flow through the weights of the result, as those of a learnable prior do."""
+
     def __init__(self, *, ignore_threshold: float = 0.5) -> None:
         super().__init__()
         if not 0.5 <= ignore_threshold <= 1:
@@ -44,17 +49,29 @@ class Assigner(nn.Module, ABC):
         self.ignore_threshold = ignore_threshold
 
     @abstractmethod
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
-        """The method itself: `targets` holds objects only, `predictions` is float32 and detached."""
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
+        """The method itself: `targets` holds objects only, `predictions` is float32 and detached.
 
-    @torch.no_grad()
-    def forward(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+        It tells `story` its candidates and what each step drops.
+        """
+
+    def forward(
+        self,
+        priors: Priors,
+        targets: Targets,
+        predictions: Predictions | None = None,
+        *,
+        explain: bool = False,
+    ) -> Assignment:
         """Assign the boxes of a batch to priors.
 
         Args:
             priors: the places of the network, one set for all images of the batch.
             targets: boxes in the pixels of the batch's images; images without boxes, empty batches are fine.
             predictions: needed where `uses_predictions`, unused elsewhere.
+            explain: whether the result tells what became of each candidate; costs time and memory.
 
         Returns:
             Pairs that index the rows of `targets`, ordered by row.
@@ -63,12 +80,16 @@ class Assigner(nn.Module, ABC):
             ValueError: predictions are missing, of another shape or not finite; devices differ.
         """
         self._check(priors, targets, predictions)
-        with torch.autocast(targets.boxes.device.type, enabled=False):
-            used = _as_float32(predictions) if self.uses_predictions and predictions is not None else None
+        story = Story(explain)
+        graph = self.keeps_graph and torch.is_grad_enabled()
+        with torch.autocast(targets.boxes.device.type, enabled=False), torch.set_grad_enabled(graph):
+            used = None
+            if self.uses_predictions and predictions is not None:
+                used = _as_float32(predictions if graph else predictions.detach())
             if not bool(targets.ignore.any()):
-                return self.assign(priors, targets, used)
+                return _explained(self.assign(priors, targets, used, story), story)
             rows = (~targets.ignore).nonzero().squeeze(1)
-            assignment = self.assign(priors, targets.select(rows), used)
+            assignment = _explained(self.assign(priors, targets.select(rows), used, story), story)
             return self._with_ignore_regions(assignment, priors, targets, rows)
 
     def _with_ignore_regions(
@@ -77,12 +98,15 @@ class Assigner(nn.Module, ABC):
         """Index the full `targets` again and take out the background priors inside ignore regions."""
         learned = torch.zeros_like(assignment.ignored)
         learned[assignment.image, assignment.pairs.prior] = True
-        candidates = assignment.candidates
+        candidates, explanation = assignment.candidates, assignment.explanation
         inside = ignore_mask(priors, targets.select(targets.ignore), self.ignore_threshold)
         return replace(
             assignment,
-            pairs=Pairs(rows[assignment.pairs.gt], assignment.pairs.prior),
-            candidates=candidates if candidates is None else Pairs(rows[candidates.gt], candidates.prior),
+            pairs=_of_rows(assignment.pairs, rows),
+            candidates=None if candidates is None else _of_rows(candidates, rows),
+            explanation=None
+            if explanation is None
+            else replace(explanation, pairs=_of_rows(explanation.pairs, rows)),
             targets=targets,
             ignored=assignment.ignored | (inside & ~learned),
         )
@@ -120,17 +144,31 @@ def ignore_mask(priors: Priors, regions: Targets, threshold: float) -> Bool[Tens
     return mask
 
 
+def _explained(assignment: Assignment, story: Story) -> Assignment:
+    return replace(assignment, explanation=story.finish(assignment)) if story.active else assignment
+
+
+def _of_rows(pairs: Pairs, rows: Tensor) -> Pairs:
+    """The same pairs, counted among all targets."""
+    return Pairs(rows[pairs.gt], pairs.prior)
+
+
 def _as_float32(predictions: Predictions) -> Predictions:
-    detached = predictions.detach()
     return Predictions(
-        logits=detached.logits.float(),
-        deltas=detached.deltas.float(),
-        boxes=None if detached.boxes is None else detached.boxes.float(),
-        quality=None if detached.quality is None else detached.quality.float(),
+        logits=predictions.logits.float(),
+        deltas=predictions.deltas.float(),
+        boxes=None if predictions.boxes is None else predictions.boxes.float(),
+        quality=None if predictions.quality is None else predictions.quality.float(),
     )
 
 
 def _check_finite(name: str, predictions: Predictions) -> None:
+    # A sum is finite only if every entry is, and it reads the tensors once; a finite tensor whose sum
+    # overflows passes the closer look.
+    parts = (predictions.logits, predictions.deltas, predictions.boxes, predictions.quality)
+    sums = torch.stack([part.detach().sum().float() for part in parts if part is not None])
+    if bool(sums.isfinite().all()):
+        return
     for part in ("logits", "deltas", "boxes", "quality"):
         values = getattr(predictions, part)
         if values is not None and not bool(torch.isfinite(values).all()):

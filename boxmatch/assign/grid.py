@@ -8,6 +8,7 @@ from ..spatial.index import GridIndex
 from ..structures import Assignment, Pairs, Targets
 from .base import Assigner
 from .pick import owners, random_score
+from .story import Story
 
 UNION_EPS = 1e-6
 """Share of the picture's area that is added to the union; core/loss.py of zh320/simple-yolo-pytorch."""
@@ -43,7 +44,7 @@ class GridAssigner(Assigner):
         self.seed = seed
 
     def resolve(
-        self, candidates: Pairs, iou: Float[Tensor, "N"], priors: Priors, targets: Targets
+        self, candidates: Pairs, iou: Float[Tensor, "N"], priors: Priors, targets: Targets, story: Story
     ) -> Assignment:
         """Leave every contested prior to one owner."""
         score = iou if self.filter_by_max_iou else random_score(candidates, targets, self.seed)

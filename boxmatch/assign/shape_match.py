@@ -8,10 +8,11 @@ from ..boxes import box_sizes
 from ..priors import Priors
 from ..structures import Pairs, Targets
 from .grid import grid_index, union_eps
+from .story import Story
 
 
 def shape_candidates(
-    priors: Priors, targets: Targets, reach: int, threshold: float
+    priors: Priors, targets: Targets, reach: int, threshold: float, story: Story
 ) -> tuple[Pairs, Float[Tensor, "N"]]:
     """Pairs of a box and the anchors of the cells near its centre whose shape IoU is at least `threshold`.
 
@@ -20,6 +21,7 @@ def shape_candidates(
 
     Args:
         reach: 0 for the cell of the centre, 1 for the block of 3 × 3 cells around it.
+        story: is told what lies below the threshold.
 
     Returns:
         The pairs, ordered by box, then prior, and the shape IoU of each.
@@ -38,6 +40,9 @@ def shape_candidates(
     # index_select, not [...]: it takes a quarter of the time on a CPU.
     place = pairs.gt * iou.shape[1] + shape.index_select(0, pairs.prior)
     shape_iou = iou.flatten().index_select(0, place)
-    keep = (shape_iou >= threshold).nonzero().squeeze(1)
+    enough = shape_iou >= threshold
+    story.candidates(pairs, shape_iou, torch.full_like(shape_iou, threshold))
+    story.keep(enough, otherwise="below_threshold")
+    keep = enough.nonzero().squeeze(1)
     kept = Pairs(pairs.gt.index_select(0, keep), pairs.prior.index_select(0, keep))
     return kept, shape_iou.index_select(0, keep)

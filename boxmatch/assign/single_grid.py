@@ -4,6 +4,7 @@ from ..priors import Priors
 from ..structures import Assignment, Predictions, Targets
 from .grid import GridAssigner
 from .shape_match import shape_candidates
+from .story import Story
 
 
 class SingleGrid(GridAssigner):
@@ -17,6 +18,10 @@ class SingleGrid(GridAssigner):
     IndexError).
     """
 
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
-        candidates, iou = shape_candidates(priors, targets, reach=0, threshold=self.match_iou_thres)
-        return self.resolve(candidates, iou, priors, targets)
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
+        candidates, iou = shape_candidates(
+            priors, targets, reach=0, threshold=self.match_iou_thres, story=story
+        )
+        return self.resolve(candidates, iou, priors, targets, story)

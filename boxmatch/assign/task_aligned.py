@@ -3,15 +3,19 @@
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from ..boxes import take_boxes
 from ..losses.box_similarity import SimilarityKind, box_similarity, check_similarity
 from ..priors import Priors
+from ..reproducible import power, sigmoid
 from ..segments import segment_max, segment_topk
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
 from .pick import owners
+from .piecewise import piecewise
+from .story import Story
+from .take import class_logits, places, predicted_boxes, quality_logits
 
 
 class TaskAligned(Assigner):
@@ -59,18 +63,16 @@ class TaskAligned(Assigner):
         self.topk = topk
         self.similarity: SimilarityKind = similarity
 
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
-        if predictions is None or predictions.boxes is None:
-            raise ValueError(
-                "TaskAligned compares predicted boxes, got none; pass predictions with decoded boxes"
-            )
-        candidates = priors.inside(targets)
-        overlap = self._overlap(predictions.boxes, candidates, targets)
-        probability = self._probability(predictions, candidates, targets)
-        alignment = probability.pow(self.alpha) * overlap.pow(self.beta)
-        kept = segment_topk(alignment, candidates.gt, len(targets), self.topk) & (alignment > 0)
-        selected = candidates.select(kept)
-        overlap, alignment = overlap[kept], alignment[kept]
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
+        assert predictions is not None
+        lengths = priors.count_inside(targets)
+
+        def shortlist(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
+            return self._shortlist(priors, part, predictions, story)
+
+        selected, (overlap, alignment) = piecewise(targets, lengths, shortlist, story)
         owned = owners(selected, overlap, targets, len(priors))
         pairs, overlap, alignment = selected.select(owned), overlap[owned], alignment[owned]
         # Every box here owns a pair, so its maxima are above 0.
@@ -87,18 +89,25 @@ class TaskAligned(Assigner):
             candidates=selected,
         )
 
-    def _overlap(self, boxes: Float[Tensor, "B P 4"], pairs: Pairs, targets: Targets) -> Float[Tensor, "N"]:
-        """Similarity of each pair's predicted box to its object, at least 0."""
-        predicted, gts = boxes[targets.image[pairs.gt], pairs.prior], targets.boxes[pairs.gt]
-        return box_similarity(predicted, gts, self.similarity).clamp(min=0)
-
-    def _probability(self, predictions: Predictions, pairs: Pairs, targets: Targets) -> Float[Tensor, "N"]:
-        """Predicted probability of each pair's class, times that of an object if there is such a branch."""
-        image = targets.image[pairs.gt]
-        probability = predictions.logits[image, pairs.prior, targets.labels[pairs.gt]].sigmoid()
-        if predictions.quality is None:
-            return probability
-        return probability * predictions.quality[image, pairs.prior].sigmoid()
+    def _shortlist(
+        self, priors: Priors, targets: Targets, predictions: Predictions, story: Story
+    ) -> tuple[Pairs, tuple[Tensor, Tensor]]:
+        """The `topk` pairs of each box with their overlap and alignment."""
+        pairs = priors.inside(targets)
+        place = places(pairs, targets, len(priors))
+        predicted = predicted_boxes(predictions, place, "TaskAligned")
+        gts = take_boxes(targets.boxes, pairs.gt)
+        overlap = box_similarity(predicted, gts, self.similarity).clamp_(min=0)
+        probability = sigmoid(class_logits(predictions, place, pairs, targets))
+        quality = quality_logits(predictions, place)
+        if quality is not None:
+            probability.mul_(sigmoid(quality))
+        alignment = power(probability, self.alpha) * power(overlap, self.beta)
+        kept = segment_topk(alignment, pairs.gt, len(targets), self.topk).logical_and_(alignment > 0)
+        story.candidates(pairs, alignment)
+        story.keep(kept, otherwise="not_topk")
+        rows = kept.nonzero().squeeze(1)
+        return pairs.select(rows), (overlap.index_select(0, rows), alignment.index_select(0, rows))
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, topk={self.topk}, similarity={self.similarity!r}"

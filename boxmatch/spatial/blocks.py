@@ -43,6 +43,13 @@ def inside(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> Pairs:
     return _list_blocks(index, _blocks_between(index, boxes[:, None].expand(-1, len(index), -1)))
 
 
+def count_inside(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> Int64[Tensor, "G"]:
+    """How many priors `inside` lists for each box."""
+    blocks = _blocks_between(index, boxes[:, None].expand(-1, len(index), -1))
+    cells = (blocks.right - blocks.left).clamp(min=0) * (blocks.bottom - blocks.top).clamp(min=0)
+    return (cells * index.anchors).sum(1)
+
+
 def within(index: GridIndex, boxes: Float[Tensor, "G 4"], radius: float) -> Pairs:
     """Priors whose centre lies strictly in a square of half side radius · stride around the box's centre."""
     center = box_centers(boxes)[:, None]

@@ -8,6 +8,7 @@ import torch
 from every_assigner import one_level_priors, random_batch, two_level_priors
 
 from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
+from boxmatch.assign.story import Story
 from boxmatch.priors import Priors
 from boxmatch.structures import Assignment, Pairs, Predictions, Targets
 
@@ -19,7 +20,9 @@ class Recorder(Assigner):
 
     uses_predictions: ClassVar[bool] = True
 
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
         self.seen = (targets, predictions, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
         empty = torch.zeros(0, dtype=torch.int64)
         return Assignment.hard(Pairs(empty, empty), targets, len(priors.boxes))

@@ -91,7 +91,7 @@ def test_the_assigner_decides_how_far_boxes_reach(assigner: type[Assigner], meth
 class Nobody(Assigner):
     """Gives no prior to anyone."""
 
-    def assign(self, priors: object, targets: object, predictions: object) -> Assignment:
+    def assign(self, priors: object, targets: object, predictions: object, story: object) -> Assignment:
         raise NotImplementedError
 
 
