@@ -14,7 +14,7 @@ from boxmatch.models.detector import Detector
 from boxmatch.priors import Priors
 from boxmatch.structures import Assignment, Targets
 from boxmatch.training.run_folder import write_atomically
-from boxmatch.visualize import draw_assignment
+from boxmatch.visualize import draw_assignment, draw_explanation
 
 
 class AssignmentReport:
@@ -23,10 +23,11 @@ class AssignmentReport:
     Args:
         folder: where it is written.
         detector: whose assigner is asked.
+        explain: boxes of each drawn picture whose candidates are drawn; those with the fewest positives.
     """
 
-    def __init__(self, folder: Path, detector: Detector) -> None:
-        self.folder, self.detector = folder, detector
+    def __init__(self, folder: Path, detector: Detector, *, explain: int = 0) -> None:
+        self.folder, self.detector, self.explain = folder, detector, explain
         self.boxes: list[dict[str, Any]] = []
         self.totals = {"pictures": 0, "contested_priors": 0, "ignored_priors": 0, "background_priors": 0}
         self.levels: list[str] = []
@@ -39,11 +40,12 @@ class AssignmentReport:
         if self.detector.assigner.uses_predictions:
             with torch.no_grad():
                 predictions = self.detector(batch.images)
-        assignment = self.detector.assigner(priors, batch.targets, predictions)
+        assignment = self.detector.assigner(priors, batch.targets, predictions, explain=self.explain > 0)
         self.levels = [f"stride {level.stride}" for level in priors.levels] or ["all priors"]
         self._count(assignment, batch.targets, number)
         for picture in range(min(pictures, len(batch))):
             self._draw(batch, assignment, priors, number, picture)
+            self._draw_explanations(batch, assignment, priors, number, picture)
 
     def _count(self, assignment: Assignment, targets: Targets, number: int) -> None:
         stats = assignment.stats()
@@ -83,6 +85,23 @@ class AssignmentReport:
             title=f"{type(self.detector.assigner).__name__}: batch {number}, picture {picture}",
         )
         figure.savefig(self.folder / "pictures" / f"batch{number}_picture{picture:02d}.png")
+
+    def _draw_explanations(
+        self, batch: Batch, assignment: Assignment, priors: Priors, number: int, picture: int
+    ) -> None:
+        """Why the boxes with the fewest positives got no more."""
+        targets = batch.targets
+        rows = ((targets.image == picture) & ~targets.ignore).nonzero().squeeze(1)
+        fewest = assignment.stats().positives[rows].argsort(stable=True)[: self.explain]
+        for row in rows[fewest].tolist():
+            label = self.detector.class_names[int(targets.labels[row])]
+            box = ", ".join(f"{side:.0f}" for side in targets.boxes[row].tolist())
+            title = f"{type(self.detector.assigner).__name__}: picture {picture}, {label} at {box}"
+            figure = draw_explanation(batch.images[picture], targets, assignment, priors, row, title=title)
+            place = row - int((targets.image < picture).sum())
+            figure.savefig(
+                self.folder / "pictures" / f"batch{number}_picture{picture:02d}_box{place:02d}.png"
+            )
 
     @property
     def objects(self) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ boxes.csv, and prints positives per level and class.
   --data.root DIR             folder in VOC, COCO or YOLO layout
   --batches N                 batches to draw (default: 1)
   --pictures N                pictures to draw of each batch (default: 4; all are counted)
+  --explain N                 draw why the N boxes with the fewest positives of each picture got no more
   --output DIR                (default: runs/debug-001, -002, ...)
   --run RUN_DIR, --weights F  weights and settings of a run, for assigners that look at predictions
   --detector.assigner NAME    the method; --detector.assigner.match_iou_thres X its threshold
@@ -46,13 +47,15 @@ def run(arguments: Sequence[str]) -> int:
     parser = config_parser("debug")
     parser.add_argument("--batches", type=int, default=1, help="batches to draw")
     parser.add_argument("--pictures", type=int, default=4, help="pictures to draw of each batch")
+    parser.add_argument("--explain", type=int, default=0, help="boxes per picture to explain")
     parser.add_argument("--output", type=str | None, default=None, help="folder to write into")
     parser.add_argument("--run", type=str | None, default=None, help="run with weights")
     parser.add_argument("--weights", type=str | None, default=None, help="weight file")
     config = parse(parser, with_run_config(arguments))
-    if config.batches < 1 or config.pictures < 0:
+    if config.batches < 1 or config.pictures < 0 or config.explain < 0:
         raise UsageError(
-            f"expected --batches 1 or more and --pictures 0 or more, got {config.batches}, {config.pictures}"
+            "expected --batches 1 or more, --pictures and --explain 0 or more, got "
+            f"{config.batches}, {config.pictures}, {config.explain}"
         )
     return _debug(config)
 
@@ -75,7 +78,7 @@ def _debug(config: "Namespace") -> int:
         detector = trained
     elif detector.assigner.uses_predictions:
         print("The network is untrained; give --run to see what a trained one is taught.")
-    report = AssignmentReport(output_folder(config.output, "debug"), detector)
+    report = AssignmentReport(output_folder(config.output, "debug"), detector, explain=config.explain)
     for number, batch in enumerate(islice(iter(data.train_dataloader()), config.batches)):
         report.add(batch, number, config.pictures)
     report.write()

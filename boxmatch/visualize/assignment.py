@@ -14,6 +14,7 @@ from boxmatch.structures import Assignment, Targets
 from boxmatch.visualize.detections import as_picture
 from boxmatch.visualize.labels import short_name
 from boxmatch.visualize.palette import ALARM, unit_color
+from boxmatch.visualize.places import marker_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,10 +182,7 @@ class _Panel:
             return
         level = self.priors.levels[self.number] if self.priors.levels else None
         anchors, stride = (level.anchors, level.stride) if level else (1, 16)
-        anchor = ((prior - _first(self.priors, self.number)) % anchors).numpy()
-        centers = self.priors.centers.cpu()[prior].numpy()
-        # Anchors of a cell share their centre: drawn side by side, within the middle two thirds of the cell.
-        x = centers[:, 0] + (anchor - (anchors - 1) / 2) * stride * 0.66 / anchors
+        anchor, places = marker_places(self.priors, prior)
         strength = self.assignment.weight[mine].detach().cpu().numpy()
         strength = np.clip(strength / max(float(strength.max()), 1e-12), 0.15, 1.0)
         owners = self.assignment.pairs.gt[mine].tolist()
@@ -194,8 +192,8 @@ class _Panel:
         for number in range(anchors):
             chosen = anchor == number
             self.axis.scatter(
-                x[chosen],
-                centers[chosen, 1],
+                places[chosen, 0],
+                places[chosen, 1],
                 s=size * strength[chosen],
                 c=colors[chosen],
                 marker=MARKERS[number % len(MARKERS)],
