@@ -7,7 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid, TaskAligned
+    from boxmatch.assign import (
+        ATSS,
+        OTA,
+        AllGrid,
+        Assigner,
+        DynamicATSS,
+        DynamicSoftLabel,
+        NearbyGrid,
+        SimOTA,
+        SingleGrid,
+        TaskAligned,
+    )
     from boxmatch.checkpoints import load_detector, save_detector
     from boxmatch.data.module import DataModule
     from boxmatch.losses.yolo import YOLOLoss
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ATSS": "assign",
     "AllGrid": "assign",
     "AnchorGrid": "priors",
     "Assigner": "assign",
@@ -27,12 +39,16 @@ _HOMES = {
     "DataModule": "data.module",
     "Detections": "structures",
     "Detector": "models",
+    "DynamicATSS": "assign",
+    "DynamicSoftLabel": "assign",
     "NearbyGrid": "assign",
+    "OTA": "assign",
     "Pairs": "structures",
     "PointGrid": "priors",
     "PostProcess": "postprocess",
     "Predictions": "structures",
     "Priors": "priors",
+    "SimOTA": "assign",
     "SingleGrid": "assign",
     "Targets": "structures",
     "TaskAligned": "assign",
@@ -46,6 +62,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "ATSS",
+    "OTA",
     "YOLO",
     "AllGrid",
     "AnchorGrid",
@@ -54,12 +72,15 @@ __all__ = [
     "DataModule",
     "Detections",
     "Detector",
+    "DynamicATSS",
+    "DynamicSoftLabel",
     "NearbyGrid",
     "Pairs",
     "PointGrid",
     "PostProcess",
     "Predictions",
     "Priors",
+    "SimOTA",
     "SingleGrid",
     "Targets",
     "TaskAligned",

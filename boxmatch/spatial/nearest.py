@@ -14,8 +14,10 @@ LEVEL_SIZE = 2**40
 """More than the cells of any level, so that a multiple of it can be added to a cell number and taken off."""
 
 
-def nearest(index: GridIndex, boxes: Float[Tensor, "G 4"], k: int) -> Pairs:
+def nearest(index: GridIndex, boxes: Float[Tensor, "G 4"], k: int, whole_cells: bool = False) -> Pairs:
     """The k priors of each level whose centre is nearest to the box's, equal distances to the lowest prior.
+
+    With `whole_cells`, all anchors of the k nearest cells.
 
     Order the columns by their distance to the centre, and the rows. The cell in the i-th column and the j-th
     row has i · j - 1 others that are as near or nearer, so only cells with i · j <= n can be among the n
@@ -24,7 +26,8 @@ def nearest(index: GridIndex, boxes: Float[Tensor, "G 4"], k: int) -> Pairs:
     Squared distances are compared in float64, on float32 centres. Less than 2^15 px from the grid float64
     tells apart all distances that differ, so the order is the true one.
     """
-    wanted = (index.height * index.width * index.anchors).clamp(max=k)  # (L,) priors
+    limit = k * index.anchors if whole_cells else torch.full_like(index.anchors, k)
+    wanted = torch.minimum(index.height * index.width * index.anchors, limit)  # (L,) priors
     cells = (wanted + index.anchors - 1) // index.anchors  # (L,)
     most, per_box = torch.stack((cells.max(), wanted.sum())).tolist()
     slot = torch.arange(most, device=boxes.device)

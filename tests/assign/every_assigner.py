@@ -4,10 +4,22 @@ from collections.abc import Callable
 
 import torch
 
-from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid, TaskAligned
+from boxmatch.assign import (
+    ATSS,
+    OTA,
+    AllGrid,
+    Assigner,
+    DynamicATSS,
+    DynamicSoftLabel,
+    NearbyGrid,
+    SimOTA,
+    SingleGrid,
+    TaskAligned,
+)
 from boxmatch.priors import AnchorGrid, Priors
 from boxmatch.structures import Assignment, Predictions, Targets
 
+# A rule that breaks a property by definition says so itself (`Assigner.conformance_exceptions`).
 EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "single_grid": SingleGrid,
     "nearby_grid": NearbyGrid,
@@ -16,6 +28,13 @@ EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "nearby_grid random": lambda: NearbyGrid(filter_by_max_iou=False, seed=3),
     "all_grid random": lambda: AllGrid(filter_by_max_iou=False, seed=3),
     "task_aligned": lambda: TaskAligned(topk=5, similarity="iou"),
+    "atss": ATSS,
+    "atss giou": lambda: ATSS(topk=4, similarity="giou"),
+    "dynamic_atss": DynamicATSS,
+    "dynamic_atss std_of_sum": lambda: DynamicATSS(topk=4, threshold="std_of_sum", inside_margin=0.51),
+    "sim_ota": SimOTA,
+    "dynamic_soft_label": DynamicSoftLabel,
+    "ota": OTA,
 }
 
 ANCHORS = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)]]
