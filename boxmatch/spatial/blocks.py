@@ -26,9 +26,9 @@ class Blocks:
 def cells(index: GridIndex, boxes: Float[Tensor, "G 4"], reach: int) -> Pairs:
     """Priors of the cell that holds the box's centre, or is nearest to it, and of its neighbours."""
     center = box_centers(boxes)[:, None].expand(-1, len(index), -1)
-    half = index.stride[:, None] / 2
-    column = (_count_until(index.xs - half, center[..., 0]) - 1).clamp(min=0)
-    row = (_count_until(index.ys - half, center[..., 1]) - 1).clamp(min=0)
+    half_x, half_y = (index.step.float() / 2).unsqueeze(2).unbind(1)
+    column = (_count_until(index.xs - half_x, center[..., 0]) - 1).clamp(min=0)
+    row = (_count_until(index.ys - half_y, center[..., 1]) - 1).clamp(min=0)
     blocks = Blocks(
         left=(column - reach).clamp(min=0),
         top=(row - reach).clamp(min=0),

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..boxes import box_centers, pair_iou
+from ..boxes import box_centers, iou_matrix
 from ..structures import Pairs
 from .pieces import in_pieces
 
@@ -48,15 +48,38 @@ def nearest(centers: Float[Tensor, "P 2"], boxes: Float[Tensor, "G 4"], k: int) 
 
 
 def overlapping(
-    priors: Float[Tensor, "P 4"], boxes: Float[Tensor, "G 4"], min_iou: float, strict: bool
+    priors: Float[Tensor, "P 4"],
+    boxes: Float[Tensor, "G 4"],
+    min_iou: float | Float[Tensor, "G"],
+    strict: bool,
 ) -> tuple[Pairs, Float[Tensor, "N"]]:
-    """Priors whose IoU with the box is at least `min_iou`, or more than it if `strict`, and their IoU."""
+    """Priors whose IoU with the box is at least `min_iou`, or more than it if `strict`, and their IoU.
+
+    An IoU of 0 is none, whatever `min_iou`.
+    """
 
     def part(piece: slice) -> tuple[Tensor, ...]:
-        iou = pair_iou(*torch.broadcast_tensors(boxes[piece][:, None], priors[None]))  # (g, P)
-        keep = iou > min_iou if strict else iou >= min_iou
+        iou = iou_matrix(boxes[piece], priors)  # (g, P)
+        threshold = min_iou[piece, None] if isinstance(min_iou, Tensor) else min_iou
+        keep = (iou > threshold if strict else iou >= threshold) & (iou > 0)
         return *_listed(keep, piece), iou[keep]
 
+    gt, prior, iou = in_pieces(_all_priors(boxes, len(priors)), part)
+    return Pairs(gt, prior), iou
+
+
+def best_overlapping(
+    priors: Float[Tensor, "P 4"], boxes: Float[Tensor, "G 4"]
+) -> tuple[Pairs, Float[Tensor, "N"]]:
+    """For every box all priors of the greatest IoU it has with any, and that IoU; none where it is 0."""
+
+    def part(piece: slice) -> tuple[Tensor, ...]:
+        iou = iou_matrix(boxes[piece], priors)  # (g, P)
+        keep = (iou == iou.amax(1, keepdim=True)) & (iou > 0)
+        return *_listed(keep, piece), iou[keep]
+
+    if len(priors) == 0:  # nothing has no maximum
+        return Pairs(*(torch.zeros(0, dtype=torch.int64, device=boxes.device),) * 2), boxes.new_zeros(0)
     gt, prior, iou = in_pieces(_all_priors(boxes, len(priors)), part)
     return Pairs(gt, prior), iou
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from ..structures import Level
@@ -18,7 +18,9 @@ class GridIndex:
         height: rows of each level.
         width: columns of each level.
         anchors: priors per cell of each level.
-        stride: pixels per cell of each level.
+        stride: pixels per cell of each level, as it is called.
+        step: pixels from column to column and from row to row, measured on the lines; the stride where there
+            is but one.
         ys: centre of each row in pixels, padded with inf to the highest level.
         xs: centre of each column in pixels, padded with inf to the widest level.
         wh: anchor sizes in pixels, padded with the level's first anchor.
@@ -31,6 +33,7 @@ class GridIndex:
     width: Int64[Tensor, "L"]
     anchors: Int64[Tensor, "L"]
     stride: Float[Tensor, "L"]
+    step: Float64[Tensor, "L 2"]
     ys: Float[Tensor, "L H"]
     xs: Float[Tensor, "L W"]
     wh: Float[Tensor, "L A 2"]
@@ -67,7 +70,17 @@ class GridIndex:
         ]
         first, height, width, anchors = torch.tensor(shape, dtype=torch.int64, device=device).unbind()
         stride = torch.tensor([float(level.stride) for level in levels], device=device)
-        return cls(first, height, width, anchors, stride, ys, xs, sizes, boxes, boxes.abs().amax())
+        step = torch.stack((_step(xs, width, stride), _step(ys, height, stride)), dim=1)
+        return cls(first, height, width, anchors, stride, step, ys, xs, sizes, boxes, boxes.abs().amax())
 
     def __len__(self) -> int:
         return len(self.start)
+
+
+def _step(
+    lines: Float[Tensor, "L W"], length: Int64[Tensor, "L"], stride: Float[Tensor, "L"]
+) -> Float64[Tensor, "L"]:
+    """Distance between a level's evenly spaced lines."""
+    last = lines.double().gather(1, length[:, None] - 1).squeeze(1)
+    step = (last - lines[:, 0].double()) / (length - 1).clamp(min=1)
+    return torch.where(length > 1, step, stride.double())

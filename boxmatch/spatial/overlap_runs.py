@@ -32,7 +32,7 @@ def overlap_runs(
     """
     numbers = torch.arange(index.wh.shape[1], device=boxes.device)
     level, anchor = (numbers < index.anchors[:, None]).nonzero().unbind(1)  # (K,) each
-    shape_wh, stride = index.wh[level, anchor].double(), index.stride[level].double()
+    shape_wh, step = index.wh[level, anchor].double(), index.step[level]
     origin = torch.stack((index.xs[level, 0], index.ys[level, 0]), dim=1).double()  # (K, 2)
     corners = boxes.double()
     box_wh = (corners[:, 2:] - corners[:, :2])[:, None]  # (G, 1, 2)
@@ -44,20 +44,20 @@ def overlap_runs(
     needed = min_iou / (1 + min_iou) * total
     farthest = _farthest(needed[..., None], best.flip(-1), best, reach)
     size = torch.stack((index.width[level], index.height[level]), dim=1)
-    low, high = _cells_within(farthest, offset, stride[:, None], size)
+    low, high = _cells_within(farthest, offset, step, size)
     cells = (high - low).clamp(min=0)
     pair_table = torch.cat((best, reach, offset, total[..., None], needed[..., None]), dim=-1)  # (G, K, 8)
-    shape_table = torch.stack(
-        (index.start[level] + anchor, index.anchors[level], index.width[level], index.stride[level].long()),
-        dim=1,
-    )
+    shape_table = torch.stack((index.start[level] + anchor, index.anchors[level], index.width[level]), dim=1)
 
     def part(piece: slice) -> tuple[Tensor, ...]:
         block, row = ragged_arange(cells[piece, :, 1].flatten(), low[piece, :, 1].flatten())
         gt = block.div(len(level), rounding_mode="floor")
         shape = block - gt * len(level)
         run, prior, iou = _list_runs(
-            row, pair_table[piece].flatten(0, 1).index_select(0, block), shape_table.index_select(0, shape)
+            row,
+            pair_table[piece].flatten(0, 1).index_select(0, block),
+            shape_table.index_select(0, shape),
+            step.index_select(0, shape),
         )
         return (gt + (piece.start or 0)).index_select(0, run), prior, iou
 
@@ -66,25 +66,29 @@ def overlap_runs(
 
 
 def _list_runs(
-    row: Int64[Tensor, "R"], pair_table: Float64[Tensor, "R 8"], shape_table: Int64[Tensor, "R 4"]
+    row: Int64[Tensor, "R"],
+    pair_table: Float64[Tensor, "R 8"],
+    shape_table: Int64[Tensor, "R 3"],
+    step: Float64[Tensor, "R 2"],
 ) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "N"], Float[Tensor, "N"]]:
     """Run, prior and IoU of every cell of every run."""
     best_x, best_y, reach_x, reach_y, offset_x, offset_y, total, needed = pair_table.unbind(1)
-    first, anchors, width, stride = shape_table.unbind(1)
-    overlap_y = torch.minimum(best_y, reach_y - (row * stride - offset_y).abs())
-    left, right = _cells_within(_farthest(needed, overlap_y, best_x, reach_x), offset_x, stride, width)
-    run, step = ragged_arange((right - left).clamp(min=0))
+    first, anchors, width = shape_table.unbind(1)
+    step_x, step_y = step.unbind(1)
+    overlap_y = torch.minimum(best_y, reach_y - (row * step_y - offset_y).abs())
+    left, right = _cells_within(_farthest(needed, overlap_y, best_x, reach_x), offset_x, step_x, width)
+    run, cell = ragged_arange((right - left).clamp(min=0))
 
     def of_run(values: Tensor) -> Tensor:
         return values.index_select(0, run)
 
-    prior = of_run(anchors).mul_(step).add_(of_run(first + (row * width + left) * anchors))
-    # Along x in cells, where the distance grows by 1 per cell; exact where the stride is a power of 2.
-    distance = of_run((left - offset_x / stride).float()).add_(step).abs_()
+    prior = of_run(anchors).mul_(cell).add_(of_run(first + (row * width + left) * anchors))
+    # Along x in cells, where the distance grows by 1 per cell; exact where the step is a power of 2.
+    distance = of_run((left - offset_x / step_x).float()).add_(cell).abs_()
     overlap_x = torch.minimum(
-        of_run((best_x / stride).float()), of_run((reach_x / stride).float()).sub_(distance)
+        of_run((best_x / step_x).float()), of_run((reach_x / step_x).float()).sub_(distance)
     )
-    inter = overlap_x.mul_(of_run((overlap_y * stride).float()))
+    inter = overlap_x.mul_(of_run((overlap_y * step_x).float()))
     return run, prior, inter / of_run(total.float()).sub_(inter)
 
 
@@ -104,8 +108,8 @@ def _farthest(needed: Tensor, across: Tensor, best: Tensor, reach: Tensor) -> Te
     return torch.where(overlap < best, reach - overlap, -1.0)
 
 
-def _cells_within(distance: Tensor, offset: Tensor, stride: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _cells_within(distance: Tensor, offset: Tensor, step: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """First cell, and the one after the last, whose centre is less than `distance` from `offset`."""
-    low = ((offset - distance) / stride).floor().long() + 1
-    high = ((offset + distance) / stride).ceil().long()
+    low = ((offset - distance) / step).floor().long() + 1
+    high = ((offset + distance) / step).ceil().long()
     return low.clamp(min=0), torch.minimum(high, size)

@@ -1,25 +1,27 @@
-"""The query for anchors that overlap a box by a given IoU."""
+"""The queries for anchors that overlap a box by a given IoU, and for those that overlap it best."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..boxes import box_centers, box_sizes, pair_iou, take_boxes
-from ..segments import concatenated_ranges, ragged_arange
+from ..segments import concatenated_ranges, ragged_arange, segment_max
 from ..structures import Pairs
 from .index import GridIndex
 from .pieces import in_pieces
 
 # IoU and areas are rounded to float32 a handful of times, 6e-8 each.
 IOU_SLACK = 1e-5
-# Corners of anchors and boxes are rounded to 2^-24 of the largest coordinate; several of them add up.
-CORNER_SLACK = 2.0**-21
+# Corners of anchors and boxes are off by up to 2^-22 of the largest coordinate; several of them add up.
+CORNER_SLACK = 2.0**-20
 
 
 def overlapping(
-    index: GridIndex, boxes: Float[Tensor, "G 4"], min_iou: float, strict: bool
+    index: GridIndex, boxes: Float[Tensor, "G 4"], min_iou: float | Float[Tensor, "G"], strict: bool
 ) -> tuple[Pairs, Float[Tensor, "N"]]:
     """Anchors whose IoU with the box is at least `min_iou`, or more than it if `strict`, and their IoU.
+
+    An IoU of 0 is none, whatever `min_iou`.
 
     With areas S and s, IoU >= t means an intersection of at least t / (1 + t) · (S + s). That bounds the
     distance of the centres: first of the rows, at best overlap in x; then of the columns in each row, whose
@@ -37,7 +39,7 @@ def overlapping(
     bottom = torch.searchsorted(ys, (center_y[:, None] + farthest_y).T.contiguous(), right=True).T
     rows = (bottom - top).clamp(min=0)
     # Never more pairs than this; only the memory bound looks at it.
-    columns = (2 * farthest_x / index.stride + 1).clamp(min=0).minimum(index.width).long() * index.anchors
+    columns = (2 * farthest_x / index.step[:, 0] + 1).clamp(min=0).minimum(index.width).long() * index.anchors
     limits = torch.cat((best, reach, needed[..., None]), dim=3).flatten(0, 1)  # (G · L, A, 5)
 
     def part(piece: slice) -> tuple[Tensor, ...]:
@@ -48,23 +50,63 @@ def overlapping(
         distance_y = (ys[level, row] - center_y[gt]).abs()[:, None]
         overlap_y = torch.minimum(best_y, reach_y - distance_y)
         distance_x = _farthest(enough, overlap_y, best_x, reach_x).amax(1)  # (R,)
-        offset, stride, width = center_x[gt] - index.xs[level, 0], index.stride[level], index.width[level]
-        left = ((offset - distance_x) / stride).ceil().long().clamp(min=0)
-        right = ((offset + distance_x) / stride).floor().long().add(1).minimum(width)
+        offset, step, width = center_x[gt] - index.xs[level, 0], index.step[level, 0], index.width[level]
+        left = ((offset - distance_x) / step).ceil().long().clamp(min=0)
+        right = ((offset + distance_x) / step).floor().long().add(1).minimum(width)
         anchors = index.anchors[level]
         length = (right - left).clamp(min=0) * anchors
         prior = concatenated_ranges(index.start[level] + (row * width + left) * anchors, length)
         gt = gt.repeat_interleave(length, output_size=len(prior))
         iou = pair_iou(take_boxes(boxes, gt), take_boxes(index.boxes, prior))
-        keep = (iou > min_iou if strict else iou >= min_iou).nonzero().squeeze(1)
+        keep = reaches(iou, gt, min_iou, strict).nonzero().squeeze(1)
         return tuple(values.index_select(0, keep) for values in (gt, prior, iou))
 
     gt, prior, iou = in_pieces((rows * columns).sum(1), part)
     return Pairs(gt, prior), iou
 
 
+def best_overlapping(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> tuple[Pairs, Float[Tensor, "N"]]:
+    """For every box all anchors of the greatest IoU it has with any, and that IoU; none where it is 0.
+
+    What an anchor shape has in common with a box falls with the distance of the centres in x and in y, so the
+    cell nearest to the box's centre has the greatest IoU of each level, or, where coordinates were rounded,
+    nearly. `overlapping` lists what reaches the best of these; the exact comparison is among few.
+    """
+    gt, prior = _nearest_cells(index, boxes)
+    nearby = segment_max(pair_iou(take_boxes(boxes, gt), take_boxes(index.boxes, prior)), gt, len(boxes))
+    pairs, iou = overlapping(index, boxes, nearby, strict=False)
+    best = segment_max(iou, pairs.gt, len(boxes))
+    keep = (iou == best.index_select(0, pairs.gt)).nonzero().squeeze(1)
+    return pairs.select(keep), iou.index_select(0, keep)
+
+
+def reaches(
+    iou: Float[Tensor, "N"], gt: Int64[Tensor, "N"], min_iou: float | Float[Tensor, "G"], strict: bool
+) -> Bool[Tensor, "N"]:
+    """Which pairs share anything and reach the threshold, one for all or that of their box."""
+    if isinstance(min_iou, Tensor):
+        threshold = min_iou.index_select(0, gt)
+        return iou > threshold if strict else (iou >= threshold) & (iou > 0)
+    return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
+
+
+def _nearest_cells(
+    index: GridIndex, boxes: Float[Tensor, "G 4"]
+) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]:
+    """Box and anchor of all anchors of the cell nearest to each box's centre, on every level."""
+    origin = torch.stack((index.xs[:, 0], index.ys[:, 0]), dim=1)  # (L, 2)
+    last = torch.stack((index.width, index.height), dim=1) - 1
+    place = (box_centers(boxes)[:, None] - origin) / index.step  # (G, L, 2) in cells
+    column, row = place.round_().clamp_(min=0).minimum(last).long().unbind(2)
+    first = index.start + (row * index.width + column) * index.anchors  # (G, L)
+    anchors = index.anchors.expand(len(boxes), -1)
+    prior = concatenated_ranges(first.flatten(), anchors.flatten())
+    gt = torch.arange(len(boxes), device=boxes.device).repeat_interleave(int(index.anchors.sum()))
+    return gt, prior
+
+
 def _limits(
-    index: GridIndex, boxes: Tensor, min_iou: float, slack: Tensor
+    index: GridIndex, boxes: Tensor, min_iou: float | Tensor, slack: Tensor
 ) -> tuple[Float[Tensor, "G L A 2"], Float[Tensor, "G L A 2"], Float[Tensor, "G L A"]]:
     """What shapes alone tell of each box and anchor, on the safe side by `slack` px at each corner.
 
@@ -77,7 +119,10 @@ def _limits(
     best = torch.minimum(box, anchor) + 2 * slack
     reach = (box + anchor) / 2 + 2 * slack
     areas = box.prod(3) + (anchor - 2 * slack).clamp(min=0).prod(2)
-    return best, reach, min_iou / (1 + min_iou) * (1 - IOU_SLACK) * areas
+    share = min_iou / (1 + min_iou) * (1 - IOU_SLACK)
+    if isinstance(share, Tensor):
+        share = share.double()[:, None, None]
+    return best, reach, share * areas
 
 
 def _farthest(needed: Tensor, across: Tensor, best: Tensor, reach: Tensor) -> Tensor:
