@@ -1,6 +1,7 @@
 """What every assigner shares: the call, its checks, float32, and ignore regions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -47,6 +48,11 @@ class Assigner(nn.Module, ABC):
         if not 0.5 <= ignore_threshold <= 1:
             raise ValueError(f"expected ignore_threshold in [0.5, 1], got {ignore_threshold}")
         self.ignore_threshold = ignore_threshold
+
+    @property
+    def conformance_exceptions(self) -> Mapping[str, str]:
+        """Properties of `boxmatch.conformance` that the rule breaks by definition, each with the reason."""
+        return {}
 
     @abstractmethod
     def assign(

@@ -1,5 +1,7 @@
 """The frame of the three grid methods: candidates with an IoU, a threshold, one owner per prior."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,6 +44,12 @@ class GridAssigner(Assigner):
         self.match_iou_thres = match_iou_thres
         self.filter_by_max_iou = filter_by_max_iou
         self.seed = seed
+
+    @property
+    def conformance_exceptions(self) -> Mapping[str, str]:
+        if self.filter_by_max_iou:
+            return {}
+        return {"turned_picture": "it draws from the coordinates, which x and y then share otherwise"}
 
     def resolve(
         self, candidates: Pairs, iou: Float[Tensor, "N"], priors: Priors, targets: Targets, story: Story
