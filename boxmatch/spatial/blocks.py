@@ -45,9 +45,7 @@ def inside(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> Pairs:
 
 def count_inside(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> Int64[Tensor, "G"]:
     """How many priors `inside` lists for each box."""
-    blocks = _blocks_between(index, boxes[:, None].expand(-1, len(index), -1))
-    cells = (blocks.right - blocks.left).clamp(min=0) * (blocks.bottom - blocks.top).clamp(min=0)
-    return (cells * index.anchors).sum(1)
+    return count_between(index, boxes[:, None].expand(-1, len(index), -1))
 
 
 def within(index: GridIndex, boxes: Float[Tensor, "G 4"], radius: float) -> Pairs:
@@ -55,6 +53,18 @@ def within(index: GridIndex, boxes: Float[Tensor, "G 4"], radius: float) -> Pair
     center = box_centers(boxes)[:, None]
     half = (radius * index.stride)[:, None]
     return _list_blocks(index, _blocks_between(index, torch.cat((center - half, center + half), dim=-1)))
+
+
+def between(index: GridIndex, windows: Float[Tensor, "G L 4"]) -> Pairs:
+    """Priors whose centre lies strictly in a window (xyxy px) per box and level; swapped sides hold none."""
+    return _list_blocks(index, _blocks_between(index, windows))
+
+
+def count_between(index: GridIndex, windows: Float[Tensor, "G L 4"]) -> Int64[Tensor, "G"]:
+    """How many priors `between` lists for each box."""
+    blocks = _blocks_between(index, windows)
+    cells = (blocks.right - blocks.left).clamp(min=0) * (blocks.bottom - blocks.top).clamp(min=0)
+    return (cells * index.anchors).sum(1)
 
 
 def _count_until(lines: Float[Tensor, "L W"], values: Float[Tensor, "G L"]) -> Int64[Tensor, "G L"]:
