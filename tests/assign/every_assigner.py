@@ -11,10 +11,16 @@ from boxmatch.assign import (
     Assigner,
     DynamicATSS,
     DynamicSoftLabel,
+    FCOSRegion,
+    Hungarian,
     NearbyGrid,
+    RandomAssigner,
     SimOTA,
     SingleGrid,
     TaskAligned,
+    Uniform,
+    YOLOv3,
+    YOLOv5Ratio,
 )
 from boxmatch.priors import AnchorGrid, Priors
 from boxmatch.structures import Assignment, Predictions, Targets
@@ -35,6 +41,18 @@ EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "sim_ota": SimOTA,
     "dynamic_soft_label": DynamicSoftLabel,
     "ota": OTA,
+    "yolov3": YOLOv3,
+    "yolov3 best_iou": lambda: YOLOv3(ignore_iou=0.4, collision="best_iou", class_collision="overwrite"),
+    "yolov5_ratio": lambda: YOLOv5Ratio(resolve="best_iou"),
+    "uniform": Uniform,
+    "uniform nearest": lambda: Uniform(collision="nearest"),
+    "fcos_region": FCOSRegion,
+    "fcos_region whole box": lambda: FCOSRegion(center_sampling=None),
+    "hungarian": Hungarian,
+    "hungarian softmax, repeats": lambda: Hungarian(class_cost="softmax", repeats=3),
+    "hungarian groups": lambda: Hungarian(groups=2),
+    "random_assigner": lambda: RandomAssigner(ATSS(), seed=2),
+    "random_assigner of a soft method": lambda: RandomAssigner(TaskAligned(topk=5)),
 }
 
 ANCHORS = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)]]
