@@ -58,9 +58,17 @@ def pair_giou(boxes: Float[Tensor, "*N 4"], others: Float[Tensor, "*N 4"]) -> Fl
 
     Source: Rezatofighi et al. 2019, algorithm 1.
     """
+    return pair_iou_and_giou(boxes, others)[1]
+
+
+def pair_iou_and_giou(
+    boxes: Float[Tensor, "*N 4"], others: Float[Tensor, "*N 4"]
+) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"]]:
+    """What `pair_iou` and `pair_giou` give, for the price of the second."""
     inter, union = _inter_and_union(boxes, others)
     hull = area(_hull(boxes, others))
-    return _ratio(inter, union) - _ratio(hull - union, hull)
+    iou = _ratio(inter, union)
+    return iou, iou - _ratio(hull - union, hull)
 
 
 def pair_diou(boxes: Float[Tensor, "*N 4"], others: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
