@@ -1,17 +1,22 @@
 """Losses: un-reduced functions, and one module per family of detectors."""
 
 from .box_similarity import SimilarityKind, box_similarity
-from .functional import bce, focal_loss, quality_focal, varifocal
+from .dual_weight import DualWeightLoss
+from .functional import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
+from .giou import giou_loss
 from .reduce import mean_over_ranks
 from .yolo import YOLOLoss
 
 __all__ = [
+    "DualWeightLoss",
     "SimilarityKind",
     "YOLOLoss",
     "bce",
     "box_similarity",
     "focal_loss",
+    "giou_loss",
     "mean_over_ranks",
     "quality_focal",
+    "sigmoid_focal",
     "varifocal",
 ]

@@ -1,0 +1,221 @@
+"""Dual weighting: every prior inside a box learns it, as strongly as its prediction deserves."""
+
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..boxes import pair_iou_and_giou, take_boxes
+from ..priors import Priors
+from ..reproducible import power
+from ..segments import segment_sum, segment_topk
+from ..structures import Assignment, Pairs, Predictions, Targets
+from .base import Assigner
+from .center_prior import fixed_center_prior
+from .negative_weight import DegenerateBag, NegativeConflict, bag_curve, fixed_curve, settle_same_class
+from .piecewise import piecewise
+from .story import Story
+from .take import class_logits, places, predicted_boxes, quality_logits
+
+LocalizationScore = Literal["giou", "iou"]
+Bag = Literal["soft_center", "hard_center", "topk"]
+TopkWeight = Literal["prior", "one"]
+NegativeCurve = Literal["bag_minmax", "fixed"]
+
+HARD_PRIOR = 0.3
+"""Least centre prior of the hard bag: a radius of 1.72 cells. Source: strongwolf/DW (`soft_prior=False`)."""
+
+_EPS = 1e-12  # of the official code: least sum of a bag
+_BYTES_FACTOR = 4  # a pair takes some four times the memory here that the budget of pieces is meant for
+
+
+class DualWeight(Assigner):
+    """Inside the box → class · objectness · localisation → all, with two weights → a prior may learn several.
+
+    With t the joint score of a pair and q its centre prior, its positive weight is
+    exp(mu_num t) t q / Σ exp(mu_den t) t q, the sum over the pairs of its box. Its negative weight says how
+    strongly the prior is still pushed down as background of the box's class: 1 where the prediction overlaps
+    the box by less than `iou_low`, 0 for the best.
+
+    The assignment lists every pair whose prior lies inside a box: `weight` is the positive weight; `score`,
+    the class target of the positive term, is 1; `neg_weight` is the same for all pairs of one prior with
+    boxes of one class, so that a loss may store them in any order. Elsewhere the negative weight is 1.
+
+    Args:
+        beta: exponent of the localisation score.
+        mu_num: exponent of the joint score in the numerator.
+        mu_den: exponent of the joint score in the denominator. Less than `mu_num` on purpose: the weights of
+            a box then sum to more than 1, and to more the better its predictions get, which holds the balance
+            with the negative term.
+        loc_score: "giou": exp(-beta · (1 - GIoU)); "iou": IoU^beta.
+        bag: which priors inside a box get a positive weight. "soft_center": all, by a Gaussian of their
+            distance from its centre; "hard_center": those where it is above 0.3, equally; "topk": those
+            `topk` of all levels where it is highest.
+        sigma: of the Gaussian, in cells of the prior's level.
+        topk: size of the bag "topk".
+        topk_weight: q of the bag "topk": "prior", the Gaussian; "one", 1.
+        neg_curve: "bag_minmax": relative to the best and worst overlap of the box's own pairs; "fixed": falls
+            from 1 at `iou_low` to 0 at `iou_high`.
+        iou_low: overlap below which the negative weight is 1.
+        iou_high: overlap above which the curve "fixed" is 0.
+        neg_exponent: exponent of the overlap in either curve.
+        neg_conflict: which value holds where several boxes of one class share a prior: "min", "max", or
+            "last", that of the last in the annotation.
+        degenerate_bag: the curve "bag_minmax" where all pairs of a box overlap it equally, or there is but
+            one: "zero", as for every best pair; "official": 1.
+        ignore_threshold: share of a prior's area inside an ignore region from which on it takes no part.
+
+    Raises:
+        ValueError: an argument is unknown or out of range; in the call, predictions without boxes, or a label
+            that is no class of the predictions.
+
+    Source: Li et al. 2022 (DW); strongwolf/DW, `dw_head.py`. Where they differ: `official`, `paper`.
+    """
+
+    uses_predictions: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        beta: float = 5.0,
+        mu_num: float = 5.0,
+        mu_den: float = 3.0,
+        loc_score: LocalizationScore = "giou",
+        bag: Bag = "soft_center",
+        sigma: float = 1.11,
+        topk: int = 9,
+        topk_weight: TopkWeight = "prior",
+        neg_curve: NegativeCurve = "bag_minmax",
+        iou_low: float = 0.5,
+        iou_high: float = 0.95,
+        neg_exponent: float = 2.0,
+        neg_conflict: NegativeConflict = "min",
+        degenerate_bag: DegenerateBag = "zero",
+        ignore_threshold: float = 0.5,
+    ) -> None:
+        super().__init__(ignore_threshold=ignore_threshold)
+        for name, value, known in (
+            ("loc_score", loc_score, get_args(LocalizationScore)),
+            ("bag", bag, get_args(Bag)),
+            ("topk_weight", topk_weight, get_args(TopkWeight)),
+            ("neg_curve", neg_curve, get_args(NegativeCurve)),
+            ("neg_conflict", neg_conflict, get_args(NegativeConflict)),
+            ("degenerate_bag", degenerate_bag, get_args(DegenerateBag)),
+        ):
+            if value not in known:
+                raise ValueError(f"DualWeight: expected {name} in {known}, got {value!r}")
+        # Beyond 80 the exponential of a score near 1 leaves float32.
+        if not (0 <= beta < float("inf") and 0 <= mu_num <= 80 and 0 <= mu_den <= 80):
+            raise ValueError(
+                "DualWeight: expected beta of 0 or more, mu_num and mu_den in [0, 80], got "
+                f"{beta=}, {mu_num=}, {mu_den=}"
+            )
+        if not (0 < sigma < float("inf") and topk >= 1 and 0 < neg_exponent < float("inf")):
+            raise ValueError(
+                "DualWeight: expected sigma and neg_exponent above 0 and topk of 1 or more, got "
+                f"{sigma=}, {neg_exponent=}, {topk=}"
+            )
+        if not 0 < iou_low < iou_high <= 1:
+            raise ValueError(f"DualWeight: expected 0 < iou_low < iou_high <= 1, got {iou_low=}, {iou_high=}")
+        self.beta = beta
+        self.mu_num = mu_num
+        self.mu_den = mu_den
+        self.loc_score: LocalizationScore = loc_score
+        self.bag: Bag = bag
+        self.sigma = sigma
+        self.topk = topk
+        self.topk_weight: TopkWeight = topk_weight
+        self.neg_curve: NegativeCurve = neg_curve
+        self.iou_low = iou_low
+        self.iou_high = iou_high
+        self.neg_exponent = neg_exponent
+        self.neg_conflict: NegativeConflict = neg_conflict
+        self.degenerate_bag: DegenerateBag = degenerate_bag
+
+    @classmethod
+    def official(cls, **options: Any) -> "DualWeight":
+        """The published code, on the CPU: the last box of a class decides, a single prior is pushed down."""
+        return cls(**{"neg_conflict": "last", "degenerate_bag": "official", **options})
+
+    @classmethod
+    def paper(cls, **options: Any) -> "DualWeight":
+        """The formulas of the paper: IoU^beta, equal exponents, a fixed curve for the negative weight."""
+        return cls(**{"loc_score": "iou", "mu_den": 5.0, "neg_curve": "fixed", **options})
+
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
+    ) -> Assignment:
+        assert predictions is not None
+
+        def weigh(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
+            return self._weigh(priors, part, predictions)
+
+        lengths = priors.count_inside(targets) * _BYTES_FACTOR
+        pairs, (weight, neg_weight) = piecewise(targets, lengths, weigh, story)
+        story.candidates(pairs, weight)
+        return Assignment(
+            pairs=pairs,
+            weight=weight,
+            score=torch.ones_like(weight),
+            neg_weight=settle_same_class(pairs, neg_weight, targets, len(priors), self.neg_conflict),
+            ignored=torch.zeros((targets.batch_size, len(priors)), dtype=torch.bool, device=weight.device),
+            targets=targets,
+            levels=priors.levels,
+        )
+
+    def _weigh(
+        self, priors: Priors, targets: Targets, predictions: Predictions
+    ) -> tuple[Pairs, tuple[Tensor, Tensor]]:
+        """All pairs inside the boxes with both weights, the negative one before conflicts are settled."""
+        pairs = priors.inside(targets)
+        place = places(pairs, targets, len(priors))
+        predicted = predicted_boxes(predictions, place, "DualWeight")
+        iou, giou = pair_iou_and_giou(predicted, take_boxes(targets.boxes, pairs.gt))
+        # In float64 and rounded once at the end, for the same bits everywhere (see `reproducible`).
+        joint = class_logits(predictions, place, pairs, targets).double().sigmoid_()
+        quality = quality_logits(predictions, place)
+        if quality is not None:
+            joint.mul_(quality.double().sigmoid_())
+        if self.loc_score == "giou":
+            joint.mul_((giou.double() - 1).mul_(self.beta).exp_())
+        else:
+            joint.mul_(power(iou, self.beta))
+        positive = self._positive(joint, self._in_bag(priors, targets, pairs), pairs, len(targets))
+        if self.neg_curve == "fixed":
+            curve = fixed_curve(iou, low=self.iou_low, high=self.iou_high, exponent=self.neg_exponent)
+        else:
+            curve = bag_curve(
+                iou,
+                pairs.gt,
+                len(targets),
+                low=self.iou_low,
+                exponent=self.neg_exponent,
+                degenerate=self.degenerate_bag,
+            )
+        return pairs, (positive, curve)
+
+    def _in_bag(self, priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N"]:
+        """How far each pair belongs to the bag of its box, in [0, 1]."""
+        prior = fixed_center_prior(priors, targets, pairs, self.sigma)
+        if self.bag == "soft_center":
+            return prior
+        if self.bag == "hard_center":
+            return (prior > HARD_PRIOR).float()
+        kept = segment_topk(prior, pairs.gt, len(targets), self.topk)
+        return kept.float() if self.topk_weight == "one" else prior.masked_fill_(~kept, 0)
+
+    def _positive(
+        self, joint: Tensor, in_bag: Float[Tensor, "N"], pairs: Pairs, count: int
+    ) -> Float[Tensor, "N"]:
+        share = joint * in_bag
+        total = segment_sum((joint * self.mu_den).exp_().mul_(share), pairs.gt, count).clamp_(min=_EPS)
+        numerator = joint.mul_(self.mu_num).exp_().mul_(share)
+        return numerator.div_(total.index_select(0, pairs.gt)).float()
+
+    def extra_repr(self) -> str:
+        names = (
+            "beta mu_num mu_den loc_score bag sigma topk topk_weight neg_curve iou_low iou_high neg_exponent "
+            "neg_conflict degenerate_bag"
+        )
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
