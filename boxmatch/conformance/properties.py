@@ -78,7 +78,9 @@ def check(factory: Callable[[], Any] | Subject) -> Iterator[Verdict]:
         except NotApplicable as reason:
             yield Verdict(name, prop.sentence, "not applicable", str(reason))
         except AssertionError as error:
-            yield Verdict(name, prop.sentence, "FAIL", str(error))
+            # An assert without words is one of the assigner's own.
+            said = str(error) or "expected no error, got an AssertionError"
+            yield Verdict(name, prop.sentence, "FAIL", said)
         except Exception as error:  # whatever somebody's assigner raises is a verdict, not an end
             said = f"expected no error, got {type(error).__name__}: {error}"
             yield Verdict(name, prop.sentence, "FAIL", said)
