@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from torchvision.ops import sigmoid_focal_loss
 
-from boxmatch.losses import bce, focal_loss, quality_focal, varifocal
+from boxmatch.losses import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
 from boxmatch.losses.functional import check_gamma
 
 # Elements of the golden units and their focal loss with gamma 3.5.
@@ -34,6 +35,31 @@ def test_focal_loss_keeps_literal_values_of_the_reference() -> None:
     logits = torch.tensor(LITERAL_LOGITS)
     found = focal_loss(logits, torch.tensor(LITERAL_LABELS), 3.5)
     assert_close(found, torch.tensor(LITERAL_FOCAL), rtol=1e-4, atol=1e-7)
+
+
+def test_sigmoid_focal_of_undecided_logits_by_hand() -> None:
+    found = sigmoid_focal(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    assert_close(found, torch.tensor([0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)]))
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.4, 1.5), (0.5, 0.0)])
+def test_sigmoid_focal_equals_torchvision(alpha: float, gamma: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn((50, 3), generator=generator)
+    targets = (torch.rand((50, 3), generator=generator) > 0.5).float()
+    expected = sigmoid_focal_loss(logits.double(), targets.double(), alpha, gamma)
+    assert_close(sigmoid_focal(logits, targets, alpha, gamma), expected.float(), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_sigmoid_focal_and_its_gradient_are_finite_at_saturated_logits(target: float) -> None:
+    logits = torch.tensor([-1e30, -1e4, -100.0, 100.0, 1e4, 1e30], requires_grad=True)
+    loss = sigmoid_focal(logits, torch.full((6,), target))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
+    # The wrong side grows as the logit does, the right side vanishes.
+    assert loss.max() > 1e29
+    assert loss.min() == 0
 
 
 def test_quality_focal_vanishes_at_its_target_and_at_hard_targets_is_the_focal_loss() -> None:
@@ -73,6 +99,7 @@ def test_gradients_agree_with_differences(gamma: float) -> None:
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, targets, gamma), logits)
     assert torch.autograd.gradcheck(lambda x: quality_focal(x, targets), logits)
     assert torch.autograd.gradcheck(lambda x: varifocal(x, targets), logits)
+    assert torch.autograd.gradcheck(lambda x: sigmoid_focal(x, targets.round(), 0.3, gamma), logits)
 
 
 @pytest.mark.parametrize("gamma", [-1.0, 0.5, 0.999, math.nan])
