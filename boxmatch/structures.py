@@ -219,8 +219,10 @@ class Assignment:
 
     Args:
         pairs: positive (ground truth, prior) pairs, ordered by ground truth; no pair occurs twice.
-        weight: strength of the positive term of each pair.
-        score: class target in [0, 1] of each pair; 1 for hard assigners.
+        weight: strength of the positive term of each pair; a pair of weight 0 teaches its prior no box, only
+            the class (YOLOv3, where several boxes want one prior).
+        score: class target in [0, 1] of each pair; 1 for hard assigners. A pair of score 0 teaches its prior
+            only the box (Uniform).
         neg_weight: strength of the negative term for (prior, class of the ground truth); 0 for hard
             assigners.
         ignored: priors that take no part in any term.
@@ -280,31 +282,41 @@ class Assignment:
     def gt_index(self) -> Int64[Tensor, "B P"]:
         """Row in `targets` that each prior learns, -1 for background, -2 for priors that take no part.
 
+        Where several boxes share a prior, the one that teaches it both its box and its class counts: the one
+        of weight and score above 0.
+
         Raises:
             ValueError: a prior learns several boxes (soft assigners); read `pairs` there.
         """
-        owners = self._owners(self.pairs)
+        pairs, image, owners = self.pairs, self.image, self._owners(self.pairs)
         if bool((owners > 1).any()):
-            image, prior = (owners > 1).nonzero()[0].tolist()
+            alone = owners[image, pairs.prior] == 1
+            rows = (alone | ((self.weight > 0) & (self.score > 0))).nonzero().squeeze(1)
+            pairs, image = pairs.select(rows), image[rows]
+            owners = self._owners(pairs)
+        if bool((owners > 1).any()):
+            first, prior = (owners > 1).nonzero()[0].tolist()
             raise ValueError(
-                f"expected one box per prior, got {int(owners[image, prior])} for prior {prior} of "
-                f"image {image}; this assignment has no gt_index, read its pairs instead"
+                f"expected one box per prior, got {int(owners[first, prior])} for prior {prior} of "
+                f"image {first}; this assignment has no gt_index, read its pairs instead"
             )
         index = torch.where(self.ignored, -2, -1)
-        index[self.image, self.pairs.prior] = self.pairs.gt
+        index[image, pairs.prior] = pairs.gt
         return index
 
     def stats(self) -> AssignmentStats:
         """Positives per box and level, boxes without any, contested priors.
 
         A prior is contested when several boxes are candidates for it; for assigners that do not list their
-        candidates, when several boxes share it.
+        candidates, when several boxes share it. Pairs of weight 0 are no positives.
         """
         gts, levels = len(self.targets), max(len(self.levels), 1)
-        slots = torch.bincount(self.pairs.gt * levels + self.level, minlength=gts * levels)
+        rows = (self.weight > 0).nonzero().squeeze(1)
+        pairs = self.pairs.select(rows)
+        slots = torch.bincount(pairs.gt * levels + self.level[rows], minlength=gts * levels)
         level_positives = slots.reshape(gts, levels)
         positives = level_positives.sum(1)
-        learned = self._owners(self.pairs) > 0
+        learned = self._owners(pairs) > 0
         rivals = self._owners(self.pairs if self.candidates is None else self.candidates)
         return AssignmentStats(
             positives=positives,

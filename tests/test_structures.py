@@ -125,6 +125,22 @@ def test_gt_index_refuses_a_prior_with_several_boxes_and_names_it():
     assert shared.stats().contested == 1
 
 
+@pytest.mark.parametrize("only", ["weight", "score"])
+def test_of_boxes_that_share_a_prior_the_one_that_teaches_both_its_box_and_its_class_is_the_gt_index(only):
+    shared = Assignment.hard(
+        Pairs(torch.tensor([0, 1, 3]), torch.tensor([2, 2, 2])), TARGETS, 5, levels=LEVELS
+    )
+    second = replace(shared, **{only: torch.tensor([0.0, 1.0, 0.0])})
+    assert second.gt_index().tolist() == [[-1, -1, 1, -1, -1], [-1, -1, 3, -1, -1]]
+
+
+def test_pairs_without_weight_are_no_positives():
+    assignment = replace(example(), weight=torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    assert assignment.stats().positives.tolist() == [1, 0, 0, 1, 0]
+    assert assignment.stats().starved.tolist() == [1, 4]
+    assert assignment.stats().background == 7
+
+
 def test_stats_count_per_box_and_level_and_leave_ignore_regions_out_of_the_starved():
     stats = example().stats()
     assert stats.positives.tolist() == [2, 1, 0, 1, 0]
