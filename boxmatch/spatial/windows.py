@@ -1,0 +1,113 @@
+"""Which points lie in which windows, for points on no grid.
+
+The centres of predicted boxes lie where the network puts them, so the grid of the priors says nothing about
+them. A coarse raster over the picture does: each window is noted in the bins it touches, and each point looks
+its own bin up. Points that share no bin with a window cost one look, whatever the number of windows; nothing
+is sorted but the notes.
+
+Points and windows belong to rooms, such as their image and their size class, and never meet across rooms.
+Letters: M points, W windows, E notes (window in bin), N pairs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..segments import budget_slices, concatenated_ranges, ragged_arange
+from . import pieces
+
+SIDE = 32
+"""Bins along each axis: 20 to 40 px in pictures of usual size, as wide as the windows of common boxes."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Square bins over a rectangle; places outside it belong to the nearest bin.
+
+    Args:
+        left, top: where it begins, in pixels.
+        bins_per_px: along x and y.
+    """
+
+    left: float
+    top: float
+    bins_per_px: tuple[float, float]
+
+    @classmethod
+    def over(cls, left: float, top: float, right: float, bottom: float) -> "Raster":
+        """The raster over a rectangle; the choice has an effect on time only."""
+        return cls(left, top, (SIDE / max(right - left, 1.0), SIDE / max(bottom - top, 1.0)))
+
+    def column(self, x: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
+        """Column of the bin of each x; never decreases with x, however it is rounded."""
+        return _bin(x, self.left, self.bins_per_px[0])
+
+    def row(self, y: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
+        """Row of the bin of each y."""
+        return _bin(y, self.top, self.bins_per_px[1])
+
+
+def points_in_windows(
+    raster: Raster,
+    points: tuple[Float[Tensor, "M"], Float[Tensor, "M"]],
+    point_room: Int64[Tensor, "M"],
+    windows: Float[Tensor, "W 4"],
+    window_room: Int64[Tensor, "W"],
+    rooms: int,
+) -> Iterator[tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]]:
+    """List every pair of a point and a window of one room where the point lies in the window, and some more.
+
+    Args:
+        points: x and y in pixels.
+        point_room: in 0 .. rooms - 1.
+        windows: xyxy in pixels; those with swapped corners are empty.
+        window_room: in 0 .. rooms - 1.
+
+    Yields:
+        Point and window of each pair that shares a bin, in no particular order, no pair twice; as many at a
+        time as the budget of pairs allows.
+    """
+    left, top, right, bottom = windows.unbind(1)
+    first_column, first_row = raster.column(left), raster.row(top)
+    columns = (raster.column(right) - first_column + 1) * (right >= left)
+    rows = (raster.row(bottom) - first_row + 1) * (bottom >= top)
+    place = (point_room * SIDE).add_(raster.row(points[1])).mul_(SIDE).add_(raster.column(points[0]))
+    for part in budget_slices(rows * columns, pieces.PAIR_BUDGET):
+        run, row = ragged_arange(rows[part] * (columns[part] > 0), first_row[part])
+        run = run + (part.start or 0)
+        first = (window_room[run] * SIDE + row) * SIDE + first_column[run]
+        length = columns[run]
+        bins = concatenated_ranges(first, length)
+        order = bins.argsort()
+        window = run.repeat_interleave(length, output_size=len(bins))[order]
+        counts = torch.bincount(bins, minlength=rooms * SIDE * SIDE)
+        yield from _meetings(place, window, counts)
+
+
+def _meetings(
+    place: Int64[Tensor, "M"], window: Int64[Tensor, "E"], counts: Int64[Tensor, "S"]
+) -> Iterator[tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]]:
+    """Pair each point with the windows noted in its bin; the notes are ordered by bin, `counts` per bin."""
+    met = counts.index_select(0, place)
+    point = met.nonzero().squeeze(1)
+    lengths = met.index_select(0, point)
+    begins = (counts.cumsum(0) - counts).index_select(0, place.index_select(0, point))
+    ends = lengths.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    # Cut where the budget is used up: by a search, because points are many.
+    cuts = list(range(pieces.PAIR_BUDGET, total, pieces.PAIR_BUDGET))
+    found = torch.searchsorted(ends, torch.tensor(cuts, device=ends.device)).tolist() if cuts else []
+    bounds = [0, *found, len(point)]
+    for start, end in pairwise(bounds):
+        note = concatenated_ranges(begins[start:end], lengths[start:end])
+        listed = point[start:end].repeat_interleave(lengths[start:end], output_size=len(note))
+        yield listed, window.index_select(0, note)
+
+
+def _bin(values: Tensor, origin: float, per_px: float) -> Tensor:
+    # Held within the raster before it becomes an integer: coordinates of a wild network fit no integer.
+    return ((values - origin) * per_px).clamp_(0, SIDE - 1).long()
