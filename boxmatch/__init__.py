@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         PAA,
         AllGrid,
         Assigner,
+        AutoAssign,
         DualWeight,
         DynamicATSS,
         DynamicSoftLabel,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from boxmatch.checkpoints import load_detector, save_detector
     from boxmatch.data.module import DataModule
+    from boxmatch.losses.auto_assign import AutoAssignLoss
     from boxmatch.losses.dual_weight import DualWeightLoss
     from boxmatch.losses.yolo import YOLOLoss
     from boxmatch.models import YOLO, Detector, simple_yolo
@@ -45,6 +47,8 @@ _HOMES = {
     "AnchorGrid": "priors",
     "Assigner": "assign",
     "Assignment": "structures",
+    "AutoAssign": "assign",
+    "AutoAssignLoss": "losses.auto_assign",
     "DataModule": "data.module",
     "Detections": "structures",
     "Detector": "models",
@@ -88,6 +92,8 @@ __all__ = [
     "AnchorGrid",
     "Assigner",
     "Assignment",
+    "AutoAssign",
+    "AutoAssignLoss",
     "DataModule",
     "Detections",
     "Detector",

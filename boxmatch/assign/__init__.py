@@ -3,6 +3,7 @@
 from .adaptive import INCLUSIVE_INSIDE_MARGIN
 from .all_grid import AllGrid
 from .atss import ATSS
+from .auto_assign import AutoAssign
 from .base import Assigner
 from .dual_weight import DualWeight
 from .dynamic_atss import DynamicATSS
@@ -27,6 +28,7 @@ __all__ = [
     "PAA",
     "AllGrid",
     "Assigner",
+    "AutoAssign",
     "DualWeight",
     "DynamicATSS",
     "DynamicSoftLabel",

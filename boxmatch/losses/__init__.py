@@ -1,5 +1,6 @@
 """Losses: un-reduced functions, and one module per family of detectors."""
 
+from .auto_assign import AutoAssignLoss
 from .box_similarity import SimilarityKind, box_similarity
 from .dual_weight import DualWeightLoss
 from .functional import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
@@ -8,6 +9,7 @@ from .reduce import mean_over_ranks
 from .yolo import YOLOLoss
 
 __all__ = [
+    "AutoAssignLoss",
     "DualWeightLoss",
     "SimilarityKind",
     "YOLOLoss",

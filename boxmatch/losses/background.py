@@ -4,10 +4,11 @@ The score of a class is sigmoid(class logit) · sigmoid(objectness logit); its l
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 MAX_LOGIT = 60.0
 """Logits beyond ± this count as that, with the gradient they have there: exp(60) is finite in float32."""
@@ -156,3 +157,26 @@ def _block_sum(block: _Rows, gamma: float, inside: bool) -> Tensor:
 
 def _budget(budgets: dict[str, int], values: Tensor) -> int:
     return budgets["cpu" if values.device.type == "cpu" else "cuda"]
+
+
+class BackgroundFocal(torch.autograd.Function):
+    """`background_sum` as a node of the graph; inputs as there, output its value."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        quality: Tensor | None,
+        exceptions: Exceptions,
+        gamma: float,
+        want_gradient: bool,
+    ) -> Tensor:
+        result = background_sum(logits.contiguous(), quality, exceptions, gamma, want_gradient)
+        ctx.save_for_backward(result.grad_logits, result.grad_quality)
+        return result.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        logits_slope, quality_slope = ctx.saved_tensors
+        return logits_slope * grad, None if quality_slope is None else quality_slope * grad, None, None, None
