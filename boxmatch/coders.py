@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .boxes import cxcywh_to_xyxy
 from .priors import Priors
 
 GridMethod = Literal["single_grid", "nearby_grid", "all_grid"]
@@ -22,6 +23,15 @@ SIZE_FACTOR = 4.0
 
 # The centre of nearby_grid reaches 1.5 cells from the middle of its own: over the 3x3 block.
 NEARBY_REACH = 1.5
+
+
+@runtime_checkable
+class BoxCoder(Protocol):
+    """What a detector asks of a coder; the losses of a family know their own coder better."""
+
+    def decode_boxes(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
+        """Boxes (xyxy, pixels, float32) of the deltas of a whole batch, one for every prior."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,10 @@ class GridCoder:
     def decode_all(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
         """Boxes (cxcywh, pixels, float32) of the deltas of a whole batch, one for every prior."""
         return self._decode(deltas, *self._frame(priors, None))
+
+    def decode_boxes(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
+        """The same as corners (xyxy, pixels)."""
+        return cxcywh_to_xyxy(self.decode_all(deltas, priors))
 
     def encode(
         self, boxes_cxcywh: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]

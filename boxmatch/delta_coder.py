@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from .boxes import xyxy_to_cxcywh
+from .boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from .coders import MAX_LOG_SIZE
 from .priors import Priors
 
@@ -52,6 +52,10 @@ class DeltaCoder:
     def decode_all(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
         """Boxes (cxcywh, pixels) of the deltas of a whole batch, one for every prior."""
         return self._decode(deltas, priors.centers, priors.wh)
+
+    def decode_boxes(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
+        """The same as corners (xyxy, pixels)."""
+        return cxcywh_to_xyxy(self.decode_all(deltas, priors))
 
     def encode(
         self, boxes_cxcywh: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]

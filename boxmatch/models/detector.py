@@ -11,9 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from boxmatch.assign.base import Assigner
-from boxmatch.boxes import cxcywh_to_xyxy
-from boxmatch.coders import GridCoder
-from boxmatch.losses.yolo import YOLOLoss
+from boxmatch.coders import BoxCoder
 from boxmatch.postprocess import PostProcess
 from boxmatch.priors import AnchorGrid, Priors
 from boxmatch.structures import Assignment, Detections, Predictions, Targets
@@ -53,9 +51,9 @@ class Detector(nn.Module, ABC):
         *,
         architecture: Mapping[str, Any],
         grid: AnchorGrid,
-        coder: GridCoder,
+        coder: BoxCoder,
         assigner: Assigner,
-        loss: YOLOLoss,
+        loss: nn.Module,
         postprocess: PostProcess,
     ) -> None:
         super().__init__()
@@ -83,11 +81,11 @@ class Detector(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @abstractmethod
-    def network(self, normalised: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+    def network(self, normalised: Float[Tensor, "B 3 H W"]) -> Sequence[Any]:
         """Raw maps of each level, in the layout of the published network."""
 
     @abstractmethod
-    def flatten(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+    def flatten(self, maps: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Class logits (B, P, C), deltas (B, P, 4) and quality (B, P) in the order of the priors."""
 
     def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
@@ -118,7 +116,7 @@ class Detector(nn.Module, ABC):
 
     def decode(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
         """Boxes (xyxy in pixels) of every prior of every picture; not clipped to the picture."""
-        return cxcywh_to_xyxy(self.coder.decode_all(deltas, priors))
+        return self.coder.decode_boxes(deltas, priors)
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
         """Which prior learns which box, in float32 and without gradient."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from weight_recipe import drawn
 
 from boxmatch.checkpoints import convert
 from boxmatch.models import YOLO
@@ -20,7 +21,6 @@ TOLERANCE = (
 )
 TRAIN_TOLERANCE = 5e-4
 LEVELS = range(3)
-FAN_FACTORS = {"conv": 1.7, "conv_res": 0.08, "conv_lin": 1.0, "conv_pred": 0.02}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,22 +31,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         None, marks=pytest.mark.skip(reason=f"no yolo_*.npz in {folder}; give --golden-dir")
     )
     metafunc.parametrize("file", files or [missing], ids=[f.stem for f in files] or ["absent"])
-
-
-def drawn(index: int, kind: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Entry number `index` of the recipe."""
-    random = np.random.RandomState(seed * 100003 + index)
-    if kind in FAN_FACTORS:
-        values = random.standard_normal(shape) * np.sqrt(FAN_FACTORS[kind] / np.prod(shape[1:]))
-    elif kind in ("norm", "var"):
-        values = random.uniform(0.5, 1.5, shape)
-    elif kind in ("bias", "mean"):
-        values = random.standard_normal(shape) * 0.1
-    elif kind == "count":
-        return torch.zeros(shape, dtype=torch.int64)
-    else:
-        raise ValueError(f"entry {index}: the recipe knows no kind {kind!r}")
-    return torch.as_tensor(values, dtype=torch.float32).reshape(shape)
 
 
 @lru_cache(maxsize=4)

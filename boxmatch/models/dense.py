@@ -1,0 +1,198 @@
+"""Dense detectors: ResNet, feature pyramid, and one head for all levels (RetinaNet, FCOS, ATSS, PAA, DW)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from boxmatch.assign import Assigner
+from boxmatch.coders import BoxCoder
+from boxmatch.delta_coder import DeltaCoder
+from boxmatch.distance_coder import DistanceCoder
+from boxmatch.models.box_refinement import Border
+from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
+from boxmatch.models.dense_head import BoxNumbers, DenseHead, LevelMaps
+from boxmatch.models.detector import Detector
+from boxmatch.models.fpn import FPN, TopSource
+from boxmatch.postprocess import PostProcess
+from boxmatch.priors import AnchorGrid
+
+STRIDES = (8, 16, 32, 64, 128)
+
+# Blue, green, red in 0 .. 255, as the Caffe2 / MSRA weights expect; unit deviation.
+_CAFFE_MEAN_BGR = (102.9801, 115.9465, 122.7717)
+
+InputNorm = Literal["torchvision", "caffe"]
+
+
+@dataclass(frozen=True)
+class AnchorShapes:
+    """Which priors a place has.
+
+    Args:
+        size: side in strides of the smallest square; 8 in ATSS, PAA and DW, 4 in RetinaNet.
+        octave_scales: sizes per octave; 3 in RetinaNet.
+        ratios: height / width of each shape, at equal area.
+        center: where in its cell a prior's centre lies, in strides.
+        shift: pixels added to every centre, see `AnchorGrid`; 0.5 in the ATSS and PAA of maskrcnn-benchmark.
+    """
+
+    size: float = 8.0
+    octave_scales: int = 1
+    ratios: tuple[float, ...] = (1.0,)
+    center: float = 0.5
+    shift: float = 0.0
+
+    def grid(self) -> AnchorGrid:
+        """The grid of strides 8 to 128."""
+        anchors = [
+            [
+                (side / ratio**0.5, side * ratio**0.5)
+                for ratio in self.ratios
+                for octave in range(self.octave_scales)
+                for side in [self.size * stride * 2 ** (octave / self.octave_scales)]
+            ]
+            for stride in STRIDES
+        ]
+        return AnchorGrid(anchors, STRIDES, center=self.center, shift=self.shift)
+
+
+class DenseDetector(Detector):
+    """A dense detector; the presets in `models.dense_presets` give the published ones.
+
+    Args:
+        class_names: one name per class, in label order.
+        backbone: which ResNet or ResNeXt.
+        pretrained: its ImageNet weights, see `DenseBackbone`.
+        stride_in_1x1: see `DenseBackbone`.
+        norm: see `DenseBackbone`.
+        norm_eps: see `DenseBackbone`.
+        frozen_stages: see `DenseBackbone`.
+        deformable_stages: see `DenseBackbone`.
+        channels: width of pyramid and head.
+        top: whether P6 is made from P5 or from C5.
+        tower_length: convolutions per tower.
+        group_norm: whether the towers have group norm; RetinaNet's have not.
+        quality: whether the head has a quality branch.
+        box_numbers: "deltas" relative to the prior, or "distances" to the four sides in pixels.
+        deformable_tower: make the last convolution of both towers deformable.
+        refine: box refinement, "zeros" or "clamp" at the border; None leaves it out.
+        prior_probability: class probability of an untrained network.
+        anchors: which priors a place has.
+        input_norm: "torchvision" (RGB, ImageNet mean and deviation) or "caffe" (BGR in 0 .. 255 less a mean).
+        assigner: which prior learns which box.
+        loss: loss terms.
+        postprocess: predictions to detections.
+
+    Raises:
+        ValueError: an option does not fit the others; the message says which.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        backbone: DenseBackboneName = "resnet50",
+        pretrained: bool | str = False,
+        stride_in_1x1: bool = False,
+        norm: Norm = "frozen",
+        norm_eps: float = 1e-5,
+        frozen_stages: int = 2,
+        deformable_stages: Sequence[int] = (),
+        channels: int = 256,
+        top: TopSource = "p5",
+        tower_length: int = 4,
+        group_norm: bool = True,
+        quality: bool = True,
+        box_numbers: BoxNumbers = "deltas",
+        deformable_tower: bool = False,
+        refine: Border | None = None,
+        prior_probability: float = 0.01,
+        anchors: AnchorShapes | None = None,
+        input_norm: InputNorm = "torchvision",
+        assigner: Assigner,
+        loss: nn.Module,
+        postprocess: PostProcess | None = None,
+    ) -> None:
+        if input_norm not in get_args(InputNorm):
+            raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
+        anchors = AnchorShapes() if anchors is None else anchors
+        grid = anchors.grid()
+        coder: BoxCoder = DistanceCoder() if box_numbers == "distances" else DeltaCoder()
+        super().__init__(
+            class_names,
+            architecture={
+                "backbone": backbone,
+                "stride_in_1x1": stride_in_1x1,
+                "norm": norm,
+                "norm_eps": norm_eps,
+                "frozen_stages": frozen_stages,
+                "deformable_stages": list(deformable_stages),
+                "channels": channels,
+                "top": top,
+                "tower_length": tower_length,
+                "group_norm": group_norm,
+                "quality": quality,
+                "box_numbers": box_numbers,
+                "deformable_tower": deformable_tower,
+                "refine": refine,
+                "anchors": {**vars(anchors), "ratios": list(anchors.ratios)},
+                "input_norm": input_norm,
+            },
+            grid=grid,
+            coder=coder,
+            assigner=assigner,
+            loss=loss,
+            postprocess=PostProcess() if postprocess is None else postprocess,
+        )
+        self.input_norm = input_norm
+        self.backbone = DenseBackbone(
+            backbone,
+            pretrained=pretrained,
+            stride_in_1x1=stride_in_1x1,
+            norm=norm,
+            norm_eps=norm_eps,
+            frozen_stages=frozen_stages,
+            deformable_stages=deformable_stages,
+        )
+        self.fpn = FPN(self.backbone.channels, channels, top=top)
+        self.head = DenseHead(
+            channels,
+            self.num_classes,
+            anchors=len(grid.anchors[0]),
+            tower_length=tower_length,
+            group_norm=group_norm,
+            quality=quality,
+            box_numbers=box_numbers,
+            deformable=deformable_tower,
+            refine=refine,
+            prior_probability=prior_probability,
+        )
+
+    def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """uint8 or 0..1 RGB as the backbone's weights want it."""
+        if self.input_norm == "torchvision":
+            return super().normalise(images)
+        values = images.float() if images.dtype == torch.uint8 else images * 255
+        return values.flip(1) - values.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
+
+    def network(self, normalised: Float[Tensor, "B 3 H W"]) -> list[LevelMaps]:
+        """Logits, box numbers and quality of P3 to P7."""
+        return self.head(self.fpn.levels(self.backbone(normalised)), STRIDES)
+
+    def flatten(
+        self, maps: Sequence[LevelMaps]
+    ) -> tuple[Float[Tensor, "B P C"], Float[Tensor, "B P 4"], Float[Tensor, "B P"] | None]:
+        """Class logits, box numbers and quality in the order level → row → column → anchor."""
+        logits = torch.cat([_rows(level.logits, self.num_classes) for level in maps], dim=1)
+        boxes = torch.cat([_rows(level.boxes, 4) for level in maps], dim=1)
+        quality = [_rows(level.quality, 1) for level in maps if level.quality is not None]
+        return logits, boxes, torch.cat(quality, dim=1).squeeze(2) if quality else None
+
+
+def _rows(values: Float[Tensor, "B AK H W"], width: int) -> Float[Tensor, "B P K"]:
+    """One row of `width` numbers per prior."""
+    return values.permute(0, 2, 3, 1).reshape(len(values), -1, width)
