@@ -1,0 +1,1 @@
+"""Assigners in the models of other packages, one module per package."""
