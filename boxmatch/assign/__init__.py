@@ -10,6 +10,8 @@ from .dynamic_atss import DynamicATSS
 from .dynamic_soft_label import DynamicSoftLabel
 from .fcos_region import FCOSRegion
 from .hungarian import Hungarian
+from .max_iou import MaxIoU
+from .measures import KLD, NWD, SimD
 from .nearby_grid import NearbyGrid
 from .ota import OTA
 from .paa import PAA
@@ -24,6 +26,8 @@ from .yolov5_ratio import YOLOv5Ratio
 __all__ = [
     "ATSS",
     "INCLUSIVE_INSIDE_MARGIN",
+    "KLD",
+    "NWD",
     "OTA",
     "PAA",
     "AllGrid",
@@ -34,8 +38,10 @@ __all__ = [
     "DynamicSoftLabel",
     "FCOSRegion",
     "Hungarian",
+    "MaxIoU",
     "NearbyGrid",
     "RandomAssigner",
+    "SimD",
     "SimOTA",
     "SingleGrid",
     "TaskAligned",

@@ -24,7 +24,7 @@ class GridIndex:
         ys: centre of each row in pixels, padded with inf to the highest level.
         xs: centre of each column in pixels, padded with inf to the widest level.
         wh: anchor sizes in pixels, padded with the level's first anchor.
-        boxes: all priors.
+        boxes: all priors, laid out column by column, as `take_boxes` wants them.
         extent: largest coordinate of the priors' corners, without its sign.
     """
 
@@ -71,7 +71,8 @@ class GridIndex:
         first, height, width, anchors = torch.tensor(shape, dtype=torch.int64, device=device).unbind()
         stride = torch.tensor([float(level.stride) for level in levels], device=device)
         step = torch.stack((_step(xs, width, stride), _step(ys, height, stride)), dim=1)
-        return cls(first, height, width, anchors, stride, step, ys, xs, sizes, boxes, boxes.abs().amax())
+        columns = boxes.T.contiguous().T
+        return cls(first, height, width, anchors, stride, step, ys, xs, sizes, columns, boxes.abs().amax())
 
     def __len__(self) -> int:
         return len(self.start)

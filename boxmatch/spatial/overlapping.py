@@ -72,7 +72,7 @@ def best_overlapping(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> tuple[Pai
     cell nearest to the box's centre has the greatest IoU of each level, or, where coordinates were rounded,
     nearly. `overlapping` lists what reaches the best of these; the exact comparison is among few.
     """
-    gt, prior = _nearest_cells(index, boxes)
+    gt, prior = nearest_cells(index, boxes)
     nearby = segment_max(pair_iou(take_boxes(boxes, gt), take_boxes(index.boxes, prior)), gt, len(boxes))
     pairs, iou = overlapping(index, boxes, nearby, strict=False)
     best = segment_max(iou, pairs.gt, len(boxes))
@@ -90,7 +90,7 @@ def reaches(
     return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
 
 
-def _nearest_cells(
+def nearest_cells(
     index: GridIndex, boxes: Float[Tensor, "G 4"]
 ) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]:
     """Box and anchor of all anchors of the cell nearest to each box's centre, on every level."""
