@@ -19,6 +19,7 @@ COMMANDS = {
     "debug": "draw which places of the network learn which box",
     "convert": "read a checkpoint of the original project",
     "bench": "time the assignment, the data pipeline or a training step",
+    "check-assigner": "try on your own assigner what must hold for every one",
 }
 
 HELP = """\
@@ -39,7 +40,7 @@ Start with:  boxmatch demo
 
 def help_text() -> str:
     """The help screen, one line per command."""
-    return HELP.format(commands="\n".join(f"  {name:<9} {line}" for name, line in COMMANDS.items()))
+    return HELP.format(commands="\n".join(f"  {name:<14} {line}" for name, line in COMMANDS.items()))
 
 
 def version_text() -> str:
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         return _unknown_command(arguments[0])
     try:
-        command = importlib.import_module(f"boxmatch.commands.{arguments[0]}")
+        command = importlib.import_module(f"boxmatch.commands.{arguments[0].replace('-', '_')}")
         return int(command.run(arguments[1:]))
     except KeyboardInterrupt:
         print("boxmatch: interrupted", file=sys.stderr)

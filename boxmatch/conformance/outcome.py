@@ -71,8 +71,9 @@ def difference(expected: Outcome, got: Outcome) -> str | None:
             )
     lone = sorted(expected.ignored ^ got.ignored)
     if lone:
-        was, now = ("in", "out") if lone[0] in expected.ignored else ("out", "in")
-        return f"prior {lone[0]}: expected it {was} the set of ignored priors, got it {now}"
+        ordinary, ignored = "an ordinary prior", "an ignored one"
+        was, now = (ignored, ordinary) if lone[0] in expected.ignored else (ordinary, ignored)
+        return f"prior {lone[0]}: expected {was}, got {now}"
     return None
 
 

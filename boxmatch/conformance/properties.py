@@ -1,5 +1,6 @@
 """All properties, and the verdicts on an assigner."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -82,7 +83,8 @@ def check(factory: Callable[[], Any] | Subject) -> Iterator[Verdict]:
             said = str(error) or "expected no error, got an AssertionError"
             yield Verdict(name, prop.sentence, "FAIL", said)
         except Exception as error:  # whatever somebody's assigner raises is a verdict, not an end
-            said = f"expected no error, got {type(error).__name__}: {error}"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"expected no error, got {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             yield Verdict(name, prop.sentence, "FAIL", said)
         else:
             yield Verdict(name, prop.sentence, "pass")
