@@ -33,6 +33,12 @@ class BoxCoder(Protocol):
         """Boxes (xyxy, pixels, float32) of the deltas of a whole batch, one for every prior."""
         ...
 
+    def decode_xyxy(
+        self, deltas: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]
+    ) -> Float[Tensor, "N 4"]:
+        """Boxes (xyxy, pixels, float32) of deltas at the rows `prior` of `priors`."""
+        ...
+
 
 @dataclass(frozen=True)
 class GridCoder:
@@ -93,6 +99,12 @@ class GridCoder:
     def decode_boxes(self, deltas: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P 4"]:
         """The same as corners (xyxy, pixels)."""
         return cxcywh_to_xyxy(self.decode_all(deltas, priors))
+
+    def decode_xyxy(
+        self, deltas: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]
+    ) -> Float[Tensor, "N 4"]:
+        """`decode` as corners (xyxy, pixels)."""
+        return cxcywh_to_xyxy(self.decode(deltas, priors, prior))
 
     def encode(
         self, boxes_cxcywh: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]

@@ -57,6 +57,12 @@ class DeltaCoder:
         """The same as corners (xyxy, pixels)."""
         return cxcywh_to_xyxy(self.decode_all(deltas, priors))
 
+    def decode_xyxy(
+        self, deltas: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]
+    ) -> Float[Tensor, "N 4"]:
+        """`decode` as corners (xyxy, pixels)."""
+        return cxcywh_to_xyxy(self.decode(deltas, priors, prior))
+
     def encode(
         self, boxes_cxcywh: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]
     ) -> Float[Tensor, "N 4"]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from .structures import Detections, Predictions
+from .structures import Detections, Level, Predictions
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,16 @@ class PostProcess:
                 raise ValueError(f"PostProcess: expected {name} of 1 or more, got {count}")
 
     @torch.no_grad()
-    def __call__(self, predictions: Predictions, size: tuple[int, int]) -> list[Detections]:
+    def __call__(
+        self, predictions: Predictions, size: tuple[int, int], levels: tuple[Level, ...] = ()
+    ) -> list[Detections]:
         """Detections of each image, best first; equal scores by prior.
 
         Args:
             predictions: with decoded boxes (xyxy in pixels). Without quality the score is the class
                 probability.
             size: (height, width) of the input in pixels.
+            levels: of the priors; all priors count alike here, whatever their level.
 
         Raises:
             ValueError: predictions hold no boxes.
@@ -67,13 +70,13 @@ class PostProcess:
             )
         with torch.autocast(predictions.boxes.device.type, enabled=False):
             scores, labels = class_scores(predictions)
-            boxes, valid = _clip(predictions.boxes.float(), size)
+            boxes, valid = clip(predictions.boxes.float(), size)
             image, prior = ((scores > self.score_threshold) & valid).nonzero().unbind(1)
             scores, labels, boxes = scores[image, prior], labels[image, prior], boxes[image, prior]
-            order = _best_first(scores, image, self.pre_nms_topk, len(predictions.logits))
+            order = best_first(scores, image, self.pre_nms_topk, len(predictions.logits))
             image, scores, labels, boxes = image[order], scores[order], labels[order], boxes[order]
             kept = self._nms(boxes, scores, labels + image * predictions.logits.shape[2])
-            kept = kept[_rank(image[kept], len(predictions.logits)) < self.max_detections]
+            kept = kept[rank_in_group(image[kept], len(predictions.logits)) < self.max_detections]
             counts = torch.bincount(image[kept], minlength=len(predictions.logits)).tolist()
             parts = (boxes[kept].split(counts), scores[kept].split(counts), labels[kept].split(counts))
             return [Detections(*part) for part in zip(*parts, strict=True)]
@@ -100,22 +103,26 @@ def class_scores(predictions: Predictions) -> tuple[Float[Tensor, "B P"], Int64[
     return scores * logits.sigmoid(), labels
 
 
-def _clip(boxes: Float[Tensor, "B P 4"], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Boxes clipped to the input, and which of them were finite and had an extent before."""
+def clip(
+    boxes: Float[Tensor, "*N 4"], size: tuple[int, int]
+) -> tuple[Float[Tensor, "*N 4"], Bool[Tensor, "*N"]]:
+    """Boxes clipped to the input (height, width), and which of them were finite and had an extent before."""
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
     clipped = torch.minimum(boxes.clamp(min=0), limit)
-    return clipped, torch.isfinite(boxes).all(2) & (boxes[..., 2:] > boxes[..., :2]).all(2)
+    return clipped, torch.isfinite(boxes).all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 
-def _best_first(scores: Tensor, image: Tensor, topk: int, images: int) -> Int64[Tensor, "K"]:
-    """Positions of the `topk` best of each image, ordered by image, then by score; ties keep their order."""
+def best_first(
+    scores: Float[Tensor, "N"], group: Int64[Tensor, "N"], topk: int, groups: int
+) -> Int64[Tensor, "K"]:
+    """Positions of the `topk` best of each group, ordered by group, then by score; ties keep their order."""
     order = scores.sort(descending=True, stable=True).indices
-    order = order[image[order].sort(stable=True).indices]
-    return order[_rank(image[order], images) < topk]
+    order = order[group[order].sort(stable=True).indices]
+    return order[rank_in_group(group[order], groups) < topk]
 
 
-def _rank(image: Int64[Tensor, "K"], images: int) -> Int64[Tensor, "K"]:
-    """Position of each element among those of its image; `image` is ascending."""
-    counts = torch.bincount(image, minlength=images)
-    return torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+def rank_in_group(group: Int64[Tensor, "K"], groups: int) -> Int64[Tensor, "K"]:
+    """Position of each element among those of its group; `group` is ascending."""
+    counts = torch.bincount(group, minlength=groups)
+    return torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group]

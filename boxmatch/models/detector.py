@@ -154,7 +154,8 @@ class Detector(nn.Module, ABC):
             predictions = self(images)
         _check_finite(predictions)
         height, width = images.shape[2:]
-        return (postprocess or self.postprocess)(predictions, (height, width))
+        levels = self.priors(images).levels
+        return (postprocess or self.postprocess)(predictions, (height, width), levels)
 
     def check(self, images: Tensor, targets: Targets | None = None) -> None:
         """The guard at the boundary.
