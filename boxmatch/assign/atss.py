@@ -3,12 +3,13 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from ..boxes import pair_iou, take_boxes
-from ..losses.box_similarity import SimilarityKind, box_similarity, check_similarity
+from ..boxes import take_boxes
 from ..priors import Priors
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .adaptive import assign_above_threshold, check_options, mean_and_std
 from .base import Assigner
+from .measures import Similarity
+from .similarity import SimilarityName, as_similarity
 from .story import Story
 
 
@@ -38,26 +39,23 @@ class ATSS(Assigner):
         *,
         topk: int = 9,
         inside_margin: float = 0.0,
-        similarity: SimilarityKind = "iou",
+        similarity: SimilarityName | Similarity = "iou",
         ignore_threshold: float = 0.5,
     ) -> None:
         super().__init__(ignore_threshold=ignore_threshold)
         check_options(topk, inside_margin)
-        check_similarity(similarity, "similarity")
         self.topk = topk
         self.inside_margin = inside_margin
-        self.similarity: SimilarityKind = similarity
+        self.similarity = as_similarity(similarity)
 
     def assign(
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
+        count = priors.count_nearest(self.topk, whole_cells=True)
+
         def judge(part: Targets, pairs: Pairs) -> tuple[Float[Tensor, "G K"], Float[Tensor, "G"]]:
-            boxes, gts = take_boxes(priors.boxes, pairs.prior), take_boxes(part.boxes, pairs.gt)
-            if self.similarity == "iou":
-                score = pair_iou(boxes, gts)
-            else:
-                score = box_similarity(boxes, gts, self.similarity)
-            score = score.view(len(part), priors.count_nearest(self.topk, whole_cells=True))
+            score = self.similarity(take_boxes(part.boxes, pairs.gt), take_boxes(priors.boxes, pairs.prior))
+            score = score.view(len(part), count)
             mean, std = mean_and_std(score)
             return score, (mean + std).float()
 
@@ -66,4 +64,4 @@ class ATSS(Assigner):
         )
 
     def extra_repr(self) -> str:
-        return f"topk={self.topk}, inside_margin={self.inside_margin}, similarity={self.similarity!r}"
+        return f"topk={self.topk}, inside_margin={self.inside_margin}, similarity={self.similarity}"

@@ -56,12 +56,13 @@ class DynamicATSS(Assigner):
     ) -> Assignment:
         assert predictions is not None
 
+        count = priors.count_nearest(self.topk, whole_cells=True)
+
         def judge(part: Targets, pairs: Pairs) -> tuple[Float[Tensor, "G K"], Float[Tensor, "G"]]:
             predicted = predicted_boxes(predictions, places(pairs, part, len(priors)), "DynamicATSS")
             gts = take_boxes(part.boxes, pairs.gt)
-            shape = (len(part), priors.count_nearest(self.topk, whole_cells=True))
-            prior_iou = pair_iou(take_boxes(priors.boxes, pairs.prior), gts).view(shape)
-            predicted_iou = pair_iou(predicted, gts).view(shape)
+            prior_iou = pair_iou(take_boxes(priors.boxes, pairs.prior), gts).view(len(part), count)
+            predicted_iou = pair_iou(predicted, gts).view(len(part), count)
             score = prior_iou + predicted_iou
             if self.threshold == "std_of_sum":
                 mean, std = mean_and_std(score)
