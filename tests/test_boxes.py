@@ -118,5 +118,10 @@ def test_shape_iou_is_the_iou_of_boxes_moved_to_one_centre():
 
 def test_taken_boxes_are_the_indexed_ones():
     rows = torch.tensor([5, 0, 5, 59])
-    assert torch.equal(take_boxes(FIRST, rows), FIRST[rows])
+    columns = FIRST.T.contiguous().T
+    for boxes in (FIRST, columns):
+        for few_or_many in (rows, rows.repeat(40)):
+            taken = take_boxes(boxes, few_or_many)
+            assert torch.equal(taken, FIRST[few_or_many])
+            assert taken.T.is_contiguous()
     assert take_boxes(FIRST, rows[:0]).shape == (0, 4)
