@@ -4,7 +4,7 @@ A segment is what entries have in common, such as their ground truth or their pr
 number, in 0 .. count - 1, for each entry; segments without entries are fine. Letters: N entries, S segments.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
@@ -12,6 +12,15 @@ from torch import Tensor
 
 MATRIX_BUDGET = 2**22
 """Entries of a padded matrix, some 100 MB with its temporaries. Results do not depend on it."""
+
+FEW_ENTRIES = 2**14
+"""Entries of a padded matrix that are worked through in the time of a few calls."""
+
+SAMPLE = 128
+"""Entries of a segment that tell where its largest lie. Results do not depend on it."""
+
+LONG_SEGMENT = 4 * SAMPLE
+"""Entries from which on a segment is cut down before its largest are looked for."""
 
 
 def ragged_arange(
@@ -135,9 +144,9 @@ def segment_topk(
 ) -> Bool[Tensor, "N"]:
     """Mark the k largest values of each segment, equal ones by the lowest position.
 
-    A segment of no more than k entries is kept whole. Segments of similar length are padded into the rows of
-    one matrix and go through `topk` together, one matrix per power of two: at most twice the memory, and no
-    sort of the whole list.
+    A segment of no more than k entries is kept whole. Long segments are first cut down by
+    `segment_contenders`. Segments of similar length are padded into the rows of one matrix and go through
+    `topk` together, one matrix per power of two: at most twice the memory, and no sort of the whole list.
 
     Args:
         values: any value but nan.
@@ -146,27 +155,87 @@ def segment_topk(
     """
     lengths = segment_lengths(segment, count)
     wanted = torch.full_like(lengths, k) if isinstance(k, int) else k
+    # Only then is one more look at the list less work than the matrices of its segments.
+    if len(values) <= LONG_SEGMENT or int(lengths.max()) <= LONG_SEGMENT:
+        return _padded_topk(values, segment, lengths, wanted)
+    rows = segment_contenders(values, segment, wanted, lambda rows: values.index_select(0, rows))
+    near = segment.index_select(0, rows)
+    kept = _padded_topk(values.index_select(0, rows), near, segment_lengths(near, count), wanted)
+    return torch.zeros_like(segment, dtype=torch.bool).index_copy_(0, rows, kept)
+
+
+def segment_contenders(
+    bound: Float[Tensor, "N"],
+    segment: Int64[Tensor, "N"],
+    k: Int64[Tensor, "S"],
+    exact: Callable[[Int64[Tensor, "R"]], Float[Tensor, "R"]],
+    least: float = -torch.inf,
+) -> Int64[Tensor, "M"]:
+    """Positions, ascending, of all entries whose exact value may be among the k largest of their segment.
+
+    Some entries of each segment are looked at, evenly spread over it. If k of them have an exact value of t
+    or more, an entry whose bound is less than t is not among the k largest: few exact values are needed, and
+    few entries are left.
+
+    Args:
+        bound: of each entry, any value but nan, not less than its exact value.
+        segment: ascending.
+        k: of each segment, 0 or more.
+        exact: the exact values of the entries at some positions.
+        least: entries with an exact value below this are not wanted in any case.
+    """
+    if not len(bound):
+        return segment
+    lengths = segment_lengths(segment, len(k))
+    spacing = (lengths + SAMPLE - 1) // SAMPLE
+    offset = torch.arange(SAMPLE, device=segment.device) * spacing[:, None]  # (S, SAMPLE)
+    absent = offset >= lengths[:, None]
+    position = offset.add_((lengths.cumsum(0) - lengths)[:, None]).clamp_(max=len(bound) - 1)
+    sample = bound.index_select(0, position.flatten()).view_as(position).masked_fill_(absent, -torch.inf)
+    most = min(int(k.max()), SAMPLE)
+    best = sample.topk(most, dim=1)
+    # What a segment has beyond its k, or not at all, is not worth an exact value.
+    wanted = (torch.arange(most, device=segment.device) < k[:, None]) & ~best.values.isneginf()
+    rows = position.gather(1, best.indices).masked_select(wanted)
+    value = torch.full_like(best.values, torch.inf).masked_scatter_(wanted, exact(rows))
+    limit = value.amin(1) if most else torch.full_like(lengths, torch.inf, dtype=bound.dtype)
+    limit = torch.where(wanted.sum(1) == k, limit, -torch.inf).clamp_(min=least)
+    return (bound >= limit.index_select(0, segment)).nonzero().squeeze(1)
+
+
+def _padded_topk(
+    values: Float[Tensor, "N"],
+    segment: Int64[Tensor, "N"],
+    lengths: Int64[Tensor, "S"],
+    k: Int64[Tensor, "S"],
+) -> Bool[Tensor, "N"]:
     begins = lengths.cumsum(0) - lengths
-    whole = lengths <= wanted
+    whole = lengths <= k
     mask = whole.index_select(0, segment)
-    for width, rows in _rows_of_similar_length(lengths, ~whole & (wanted > 0)):
+    for width, rows in _rows_of_similar_length(lengths, ~whole & (k > 0)):
         column = torch.arange(width, device=values.device)
         position = begins[rows, None] + column  # (rows, width)
         padding = column >= lengths[rows, None]
         flat = position.clamp(max=len(values) - 1).flatten()
         padded = values.index_select(0, flat).view_as(position).masked_fill_(padding, -torch.inf)
-        mask.index_fill_(0, position.masked_select(_row_topk(padded, wanted[rows])), True)
+        mask.index_fill_(0, position.masked_select(_row_topk(padded, k[rows])), True)
     return mask
 
 
 def _rows_of_similar_length(
     lengths: Int64[Tensor, "S"], chosen: Bool[Tensor, "S"]
 ) -> Iterator[tuple[int, Int64[Tensor, "R"]]]:
-    """The chosen segments, put together by the next power of two of their lengths: width and segments."""
+    """The chosen segments, put together by the next power of two of their lengths: width and segments.
+
+    A few short ones go together whatever their lengths: more turns would take longer than more padding.
+    """
     # frexp is exact where a logarithm may round.
     exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent
+    powers = exponent[chosen].unique().tolist()
+    if powers and len(lengths) << powers[-1] <= FEW_ENTRIES:
+        exponent, powers = torch.full_like(exponent, powers[-1]), powers[-1:]
     # One turn per power of two, about 15 at most.
-    for power in exponent[chosen].unique().tolist():
+    for power in powers:
         rows = (chosen & (exponent == power)).nonzero().squeeze(1)
         for part in rows.split(max(1, MATRIX_BUDGET >> power)):
             yield 2**power, part

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
@@ -14,6 +15,7 @@ from boxmatch.segments import (
     concatenated_ranges,
     first_by_priority,
     ragged_arange,
+    segment_contenders,
     segment_lengths,
     segment_max,
     segment_mean,
@@ -127,6 +129,8 @@ def test_topk_keeps_the_largest_and_of_equal_ones_the_first(lists, data):
             expected += [place in best for place in range(len(part))]
         given_k = 3 if k == [3] * len(lists) else torch.tensor(k, dtype=torch.int64)
         assert segment_topk(values, segment, len(lists), given_k).tolist() == expected
+        with patch.multiple(segments, LONG_SEGMENT=1, SAMPLE=3):
+            assert segment_topk(values, segment, len(lists), given_k).tolist() == expected
 
 
 @pytest.mark.parametrize("budget", [1, 100, 2**22])
@@ -141,6 +145,36 @@ def test_topk_of_long_and_short_segments_equals_topk_of_each(budget, monkeypatch
     for part, kept in zip(values.split(lengths.tolist()), mask.split(lengths.tolist())):
         order = part.sort(descending=True, stable=True).indices[:13]
         assert kept.nonzero().squeeze(1).tolist() == order.sort().values.tolist()
+
+
+@given(ragged(scores), st.data())
+def test_contenders_hold_the_largest_whatever_the_bound_hides(lists, data):
+    values, segment = flatten(lists)
+    slack = data.draw(st.lists(st.integers(0, 4), min_size=len(values), max_size=len(values)))
+    k = torch.tensor(data.draw(st.lists(st.integers(0, 8), min_size=len(lists), max_size=len(lists)))).long()
+    bound = values + torch.tensor(slack)
+    with patch.object(segments, "SAMPLE", 3):
+        rows = segment_contenders(bound, segment, k, lambda rows: values[rows], least=-2.0)
+    assert (rows.diff() > 0).all()
+    largest = segment_topk(values, segment, len(lists), k) & (values >= -2)
+    assert set(largest.nonzero().squeeze(1).tolist()) <= set(rows.tolist())
+    assert (bound[rows] >= -2).all()
+
+
+def test_few_contenders_are_left_of_many():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9000, 40, 20000])
+    segment, _ = ragged_arange(lengths)
+    values = torch.rand(len(segment), generator=generator)
+    looked_at = []
+
+    def exact(rows: torch.Tensor) -> torch.Tensor:
+        looked_at.append(len(rows))
+        return values[rows]
+
+    rows = segment_contenders(1.01 * values, segment, torch.tensor([10, 10, 10]), exact)
+    assert sum(looked_at) == 30
+    assert len(rows) < 0.15 * len(values)
 
 
 @settings(max_examples=200)
@@ -175,4 +209,5 @@ def test_nothing_comes_out_of_nothing():
     assert segment_std(empty, none, 2).tolist() == [0, 0]
     assert len(segment_topk(empty, none, 0, 3)) == 0
     assert len(segment_topk(empty, none, 2, 3)) == 0
+    assert len(segment_contenders(empty, none, torch.tensor([3, 0]), lambda rows: empty[rows])) == 0
     assert len(first_by_priority(empty, none, 2, none)) == 0
