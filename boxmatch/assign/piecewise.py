@@ -40,5 +40,5 @@ def piecewise(
         pairs, values = function(targets.select(piece))
         return pairs.gt + piece.start if piece.start else pairs.gt, pairs.prior, *values
 
-    gt, prior, *values = in_pieces(lengths, part)
+    gt, prior, *values = in_pieces(lengths, part, cached=True)
     return Pairs(gt, prior), tuple(values)
