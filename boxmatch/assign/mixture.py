@@ -5,6 +5,7 @@ Letters: G lists, N places of a padded list, A lists still in work; 2 components
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -66,92 +67,96 @@ def fit_mixture(values: Float[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> Mix
     return Mixture(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts))))
 
 
-@dataclass(frozen=True)
-class _Work:
+class _Work(NamedTuple):
     """The lists that have not converged, after the last step."""
 
     row: Int64[Tensor, "A"]
-    data: Float64[Tensor, "A 2 N"]  # 1 and the value; 0 and 0 for padding
+    values: Float64[Tensor, "A 1 N"]  # 0 for padding
+    mask: Float64[Tensor, "A 1 N"]  # 1 for values, 0 for padding
     count: Float64[Tensor, "A"]
-    parameters: Float64[Tensor, "A 3 2"]  # weights, means, variances
+    parameters: Float64[Tensor, "A 3 2 1"]  # weights, means, variances
     squares: Float64[Tensor, "A 2 N"]  # squared distance of each value from each mean
     bound: Float64[Tensor, "A"]
 
     def select(self, alive: Int64[Tensor, "R"]) -> "_Work":
-        return _Work(*(part.index_select(0, alive) for part in vars(self).values()))
+        return _Work(*(part.index_select(0, alive) for part in self))
 
 
 def _fit(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> Mixture:
-    work = everything = _begin(values, valid)
-    parameters, iterations = everything.parameters.clone(), torch.zeros_like(everything.row)
-    converged = torch.ones_like(iterations, dtype=torch.bool)
-    for _ in range(MAX_ITERATIONS):
+    work = start = _begin(values, valid)
+    parameters = start.parameters.clone()
+    iterations = torch.full_like(start.row, MAX_ITERATIONS)
+    converged = torch.zeros_like(valid[:, 0])
+    for iteration in range(1, MAX_ITERATIONS + 1):
         before, work = work.bound, _step(work)
+        running = (work.bound - before).abs_() >= TOLERANCE
+        alive = running.nonzero().squeeze(1)
+        if len(alive) == len(running):
+            continue
+        # All are written, those that go on will be overwritten.
         parameters.index_copy_(0, work.row, work.parameters)
-        iterations.index_add_(0, work.row, torch.ones_like(work.row))
-        alive = ((work.bound - before).abs_() >= TOLERANCE).nonzero().squeeze(1)
+        iterations.index_fill_(0, work.row, iteration)
+        converged.index_copy_(0, work.row, ~running)
         if not len(alive):
             break
-        if len(alive) < len(work.row):
-            work = work.select(alive)
+        work = work.select(alive)
     else:
-        converged.index_fill_(0, work.row, False)
-    weights, means, variances = parameters.unbind(1)
-    share, log_density = _expectation(parameters, _squares(everything.data, means))
+        parameters.index_copy_(0, work.row, work.parameters)
+        iterations.index_fill_(0, work.row, MAX_ITERATIONS)
+    weights, means, variances = parameters.squeeze(3).unbind(1)
+    share, log_density = _expectation(parameters, (start.values - means[..., None]).square_())
     return Mixture(
         weights=weights,
         means=means,
         variances=variances,
         component=(share[:, 1] > share[:, 0]).long(),
-        log_density=log_density.sub_(math.log(2 * math.pi) / 2),
+        log_density=log_density.squeeze(1).sub_(math.log(2 * math.pi) / 2),
         iterations=iterations,
         converged=converged,
     )
 
 
 def _begin(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> _Work:
-    data = torch.stack((valid.double(), values.masked_fill(~valid, 0)), dim=1)
     lowest = values.masked_fill(~valid, torch.inf).amin(1)
     highest = values.masked_fill(~valid, -torch.inf).amax(1)
     means = torch.stack((lowest, highest), dim=1).masked_fill_(~valid.any(1, keepdim=True), 0)
     parameters = torch.stack((torch.full_like(means, 0.5), means, torch.ones_like(means)), dim=1)
+    values = values.masked_fill(~valid, 0)[:, None]
     return _Work(
         row=torch.arange(len(values), device=values.device),
-        data=data,
-        count=data[:, 0].sum(1).clamp_(min=1),
-        parameters=parameters,
-        squares=_squares(data, means),
+        values=values,
+        mask=valid.double()[:, None],
+        count=valid.sum(1).clamp_(min=1).double(),
+        parameters=parameters[..., None],
+        squares=(values - means[..., None]).square_(),
         bound=torch.full_like(lowest, -torch.inf),
     )
 
 
 def _step(work: _Work) -> _Work:
     """One step of expectation maximisation; the bound is that of the parameters before it."""
-    share, log_density = _expectation(work.parameters, work.squares)
-    share.mul_(work.data[:, :1])
-    bound = log_density.mul_(work.data[:, 0]).sum(1).div_(work.count)
-    # Sums over a row of unchanging width are the same whatever rows there are.
-    size, total = (share[:, None] * work.data[:, :, None]).sum(3).unbind(1)  # (A, 2) each
-    size.add_(COUNT_FLOOR)
-    means = total.div_(size)
-    squares = _squares(work.data, means)
-    variances = share.mul_(squares).sum(2).div_(size).add_(VARIANCE_FLOOR)
+    row, values, mask, count, parameters, squares, _ = work
+    share, log_density = _expectation(parameters, squares)
+    share.mul_(mask)
+    bound = log_density.mul_(mask).sum((1, 2)).div_(count)
+    # Sums along rows of one width are the same whatever other rows there are.
+    size = share.sum(2, keepdim=True).add_(COUNT_FLOOR)  # (A, 2, 1)
+    means = (share * values).sum(2, keepdim=True).div_(size)
+    squares = torch.sub(values, means).square_()
+    variances = share.mul_(squares).sum(2, keepdim=True).div_(size).add_(VARIANCE_FLOOR)
     parameters = torch.stack((size / size.sum(1, keepdim=True), means, variances), dim=1)
-    return _Work(work.row, work.data, work.count, parameters, squares, bound)
+    return _Work(row, values, mask, count, parameters, squares, bound)
 
 
 def _expectation(
-    parameters: Float64[Tensor, "A 3 2"], squares: Float64[Tensor, "A 2 N"]
-) -> tuple[Float64[Tensor, "A 2 N"], Float64[Tensor, "A N"]]:
+    parameters: Float64[Tensor, "A 3 2 1"], squares: Float64[Tensor, "A 2 N"]
+) -> tuple[Float64[Tensor, "A 2 N"], Float64[Tensor, "A 1 N"]]:
     """Share of each component in each value, and the log-density there but for its constant -ln(2 pi) / 2."""
     weights, _, variances = parameters.unbind(1)
-    height = (weights / variances.sqrt()).log_().float().double()
-    joint = height[..., None] - squares * (0.5 / variances)[..., None]
-    top = torch.maximum(joint[:, 0], joint[:, 1])
-    share = joint.sub_(top[:, None]).exp_().float().double()  # 1 for the likelier component
-    total = share.sum(1)
-    return share.div_(total[:, None]), total.log_().float().double().add_(top)
-
-
-def _squares(data: Float64[Tensor, "A 2 N"], means: Float64[Tensor, "A 2"]) -> Float64[Tensor, "A 2 N"]:
-    return (data[:, 1:] - means[..., None]).square_()
+    height = (weights / variances.sqrt()).log_().float()
+    joint = (squares / (-2 * variances)).add_(height)
+    top = torch.maximum(*joint.split(1, dim=1))
+    joint.sub_(top).exp_()  # 1 for the likelier component
+    joint.copy_(joint.float())
+    total = torch.add(*joint.split(1, dim=1))
+    return joint.div_(total), top.add_(total.log_().float())

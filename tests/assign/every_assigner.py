@@ -7,6 +7,7 @@ import torch
 from boxmatch.assign import (
     ATSS,
     OTA,
+    PAA,
     AllGrid,
     Assigner,
     DynamicATSS,
@@ -57,6 +58,9 @@ EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "max_iou rcnn": MaxIoU.rcnn,
     "max_iou giou": lambda: MaxIoU(0.3, 0.1, similarity="giou"),
     "max_iou nwd": lambda: MaxIoU(0.6, 0.4, similarity="nwd"),
+    "paa": PAA,
+    "paa b": lambda: PAA(topk=4, boundary="b", class_cost="bce", box_cost="l1"),
+    "paa d": lambda: PAA(topk=3, positive=0.2, boundary="d", inclusive_pixels=True),
     "random_assigner": lambda: RandomAssigner(ATSS(), seed=2),
     "random_assigner of a soft method": lambda: RandomAssigner(TaskAligned(topk=5)),
 }
