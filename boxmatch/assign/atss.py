@@ -1,6 +1,5 @@
 """ATSS: each box sets its own threshold from the priors around it."""
 
-from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import take_boxes
@@ -53,7 +52,7 @@ class ATSS(Assigner):
     ) -> Assignment:
         count = priors.count_nearest(self.topk, whole_cells=True)
 
-        def judge(part: Targets, pairs: Pairs) -> tuple[Float[Tensor, "G K"], Float[Tensor, "G"]]:
+        def judge(part: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
             score = self.similarity(take_boxes(part.boxes, pairs.gt), take_boxes(priors.boxes, pairs.prior))
             score = score.view(len(part), count)
             mean, std = mean_and_std(score)

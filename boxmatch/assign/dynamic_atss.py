@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal, get_args
 
-from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import pair_iou, take_boxes
@@ -58,7 +57,7 @@ class DynamicATSS(Assigner):
 
         count = priors.count_nearest(self.topk, whole_cells=True)
 
-        def judge(part: Targets, pairs: Pairs) -> tuple[Float[Tensor, "G K"], Float[Tensor, "G"]]:
+        def judge(part: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
             predicted = predicted_boxes(predictions, places(pairs, part, len(priors)), "DynamicATSS")
             gts = take_boxes(part.boxes, pairs.gt)
             prior_iou = pair_iou(take_boxes(priors.boxes, pairs.prior), gts).view(len(part), count)
