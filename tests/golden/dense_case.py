@@ -37,11 +37,11 @@ def system_folder(config: pytest.Config, system: str) -> Path:
 
 
 def parametrize_cases(metafunc: pytest.Metafunc, *systems: str, pattern: str = "case*.npz") -> None:
-    """Give `case_file` one value per file; for `pytest_generate_tests` of a test module.
+    """Give `dense_file` one value per file; for `pytest_generate_tests` of a test module.
 
     A folder that is not there is skipped with a reason; one that holds no file of the kind fails.
     """
-    if "case_file" not in metafunc.fixturenames:
+    if "dense_file" not in metafunc.fixturenames:
         return
     values = []
     for system in systems:
@@ -53,7 +53,7 @@ def parametrize_cases(metafunc: pytest.Metafunc, *systems: str, pattern: str = "
             values.append(pytest.param(None, marks=pytest.mark.skip(reason), id=f"{system}-missing"))
         elif not files:
             values.append(pytest.param(folder / pattern, id=f"{system}-{pattern}"))
-    metafunc.parametrize("case_file", values)
+    metafunc.parametrize("dense_file", values)
 
 
 @dataclass(frozen=True, eq=False)
