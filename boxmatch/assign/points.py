@@ -1,0 +1,44 @@
+"""Where the centre of a prior lies with respect to a box, for lists of pairs."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..boxes import box_centers, box_sizes, take_boxes
+from ..priors import Priors
+from ..segments import ragged_arange
+from ..structures import Pairs, Targets
+
+
+def every_prior(priors: Priors, targets: Targets) -> Pairs:
+    """Each box with each prior."""
+    return Pairs(*ragged_arange(torch.full_like(targets.labels, len(priors))))
+
+
+def side_distances(priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N 4"]:
+    """How far each prior's centre lies inside the left, top, right and bottom side, px; negative outside."""
+    x, y = priors.centers.index_select(0, pairs.prior).unbind(1)
+    x1, y1, x2, y2 = take_boxes(targets.boxes, pairs.gt).unbind(1)
+    return torch.stack((x - x1, y - y1, x2 - x, y2 - y)).T
+
+
+def center_offsets(priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N 2"]:
+    """From each box's centre to that of the prior, in strides of the prior's level."""
+    centers = box_centers(targets.boxes).index_select(0, pairs.gt)
+    stride = priors.stride.index_select(0, pairs.prior)
+    return (priors.centers.index_select(0, pairs.prior) - centers) / stride[:, None]
+
+
+def enlarged(targets: Targets, min_side: float) -> Targets:
+    """The targets, every side shorter than `min_side` px made twice `min_side` around the same centre."""
+    if not min_side:
+        return targets
+    sides = box_sizes(targets.boxes)
+    half = torch.where(sides < min_side, 2 * min_side, sides) / 2
+    center = box_centers(targets.boxes)
+    boxes = torch.where(
+        (sides < min_side).repeat(1, 2), torch.cat((center - half, center + half), dim=1), targets.boxes
+    )
+    return replace(targets, boxes=boxes)
