@@ -32,7 +32,7 @@ _PIECES_PER_PAIR = 4
 """What a pair of a distance measure, in float64, counts in the memory bound of the queries."""
 
 
-def as_similarity(similarity: SimilarityName | Similarity, name: str = "similarity") -> Similarity:
+def as_similarity(similarity: str | Similarity, name: str = "similarity") -> Similarity:
     """The measure of that name with its published constants, or the measure itself.
 
     Raises:
@@ -136,8 +136,8 @@ def _windows(
 ) -> Float[Tensor, "G L 4"]:
     """Where the centres of similar priors can lie, per level; swapped sides where no anchor is similar."""
     slack = CORNER_SLACK * torch.cat((boxes.flatten().abs(), index.extent[None])).amax().double()
-    # A similarity of 0 is none, and the smallest float32 that is one reaches as far as matters.
-    lowest = least.double().clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
+    # A similarity of 0 is none; what is rounded to a float32 above 0 is more than 2^-150.
+    lowest = least.double().clamp(min=2.0**-150)[:, None, None]
     sizes = box_sizes(boxes).double().clamp(min=0)[:, None, None]
     half = measure.farthest(lowest, sizes, index.wh.double(), slack)  # (G, L, A, 2)
     # The anchors of a cell share its centre, so the one that reaches farthest decides; per axis.
