@@ -15,23 +15,33 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import boxmatch
-from boxmatch import assign, coders, losses, models, postprocess
-from boxmatch.assign import Assigner
-from boxmatch.coders import GridCoder
-from boxmatch.losses.yolo import YOLOLoss
+from boxmatch import (
+    assign,
+    coders,
+    delta_coder,
+    dense_postprocess,
+    distance_coder,
+    losses,
+    models,
+    postprocess,
+)
+from boxmatch.assign import Assigner, measures
+from boxmatch.coders import BoxCoder
 from boxmatch.models import Detector
 from boxmatch.postprocess import PostProcess
 
 _FORMAT = "boxmatch detector 1"
 _FILE = "detector.safetensors"
 
+_Rooms = tuple[ModuleType, ...]
+
 # The parts of a detector: where the names of their classes are looked up, and what they must be. A file can
 # name nothing else.
-_ROOMS: Mapping[str, tuple[ModuleType, type]] = {
-    "assigner": (assign, Assigner),
-    "coder": (coders, GridCoder),
-    "loss": (losses, nn.Module),
-    "postprocess": (postprocess, PostProcess),
+_ROOMS: Mapping[str, tuple[_Rooms, type]] = {
+    "assigner": ((assign, measures), Assigner),
+    "coder": ((coders, delta_coder, distance_coder), BoxCoder),
+    "loss": ((losses,), nn.Module),
+    "postprocess": ((postprocess, dense_postprocess), PostProcess),
 }
 
 
@@ -66,7 +76,7 @@ def load_detector(
     path: str | Path,
     *,
     assigner: Assigner | None = None,
-    loss: YOLOLoss | None = None,
+    loss: nn.Module | None = None,
     postprocess: PostProcess | None = None,
 ) -> Detector:
     """Build a detector from a file of `save_detector`, on the CPU and in evaluation mode.
@@ -86,9 +96,9 @@ def load_detector(
     description, weights = _read(file)
     given = {"assigner": assigner, "loss": loss, "postprocess": postprocess}
     try:
-        parts = {kind: given.get(kind) or _build(kind, description[kind]) for kind in _ROOMS}
+        parts = {kind: given.get(kind) or build_part(kind, description[kind]) for kind in _ROOMS}
         network = description["detector"]
-        detector: Detector = _find("detector", network["class"], models, Detector)(
+        detector: Detector = _find("detector", network["class"], (models,), Detector)(
             description["class_names"], **_arguments(network), **parts
         )
         detector.load_state_dict(weights)
@@ -111,16 +121,34 @@ def describe(detector: Detector) -> dict[str, Any]:
         "version": boxmatch.__version__,
         "class_names": list(detector.class_names),
         "detector": {"class": type(detector).__name__, "arguments": detector.architecture},
-        **{kind: _describe_part(getattr(detector, kind), room) for kind, (room, _) in _ROOMS.items()},
+        **{kind: describe_part(kind, getattr(detector, kind)) for kind in _ROOMS},
     }
 
 
-def _describe_part(part: object, room: ModuleType) -> dict[str, Any]:
+def describe_part(kind: str, part: object) -> dict[str, Any]:
+    """Class and arguments of a part as plain values, for `build_part`.
+
+    Args:
+        kind: "assigner", "coder", "loss" or "postprocess".
+        part: the object.
+
+    Raises:
+        ValueError: a part of the package keeps an argument that JSON cannot hold.
+    """
+    return _describe(part, _ROOMS[kind][0])
+
+
+def _describe(part: object, rooms: _Rooms) -> dict[str, Any]:
     kind = type(part)
-    if getattr(room, kind.__name__, None) is not kind:
+    if not _is_ours(part, rooms):
         # Someone's own class: its name helps the reader of the file, but it is never imported from there.
         return {"class": f"{kind.__module__}.{kind.__qualname__}", "arguments": None}
     arguments = {name: getattr(part, name) for name in inspect.signature(kind).parameters}
+    # An assigner may hold another one, or a similarity with numbers of its own.
+    arguments = {
+        name: _describe(value, rooms) if _is_ours(value, rooms) else value
+        for name, value in arguments.items()
+    }
     try:
         json.dumps(arguments)
     except TypeError as error:
@@ -128,8 +156,31 @@ def _describe_part(part: object, room: ModuleType) -> dict[str, Any]:
     return {"class": kind.__name__, "arguments": arguments}
 
 
-def _build(kind: str, description: Mapping[str, Any]) -> Any:
-    return _find(kind, description["class"], *_ROOMS[kind])(**_arguments(description))
+def _is_ours(part: object, rooms: _Rooms) -> bool:
+    return any(getattr(room, type(part).__name__, None) is type(part) for room in rooms)
+
+
+def build_part(kind: str, description: Mapping[str, Any], base: type | None = None) -> Any:
+    """A part of a detector from what `describe` says about it.
+
+    Args:
+        kind: "assigner", "coder", "loss" or "postprocess".
+        description: class and arguments.
+        base: what the class must be; None takes what the kind asks for.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    rooms, required = _ROOMS[kind]
+    arguments = {
+        name: build_part(kind, value, object) if _is_description(value) else value
+        for name, value in _arguments(description).items()
+    }
+    return _find(kind, description["class"], rooms, base or required)(**arguments)
+
+
+def _is_description(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"class", "arguments"}
 
 
 def _arguments(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,19 +192,20 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _find(kind: str, name: str, room: ModuleType, base: type) -> Any:
-    """The class of that name in one room.
+def _find(kind: str, name: str, rooms: _Rooms, base: type) -> Any:
+    """The class of that name in one of the rooms.
 
     Raises:
-        ValueError: the room has no such class.
+        ValueError: there is no such class.
     """
-    found = getattr(room, str(name), None)
-    if not (inspect.isclass(found) and issubclass(found, base)):
-        raise ValueError(
-            f"the file names the {kind} {name!r}, which boxmatch {boxmatch.__version__} does not have; a "
-            f"part of your own is passed in: load_detector(path, {kind}=...)"
-        )
-    return found
+    for room in rooms:
+        found = getattr(room, str(name), None)
+        if inspect.isclass(found) and issubclass(found, base) and found.__module__.startswith("boxmatch."):
+            return found
+    raise ValueError(
+        f"the file names the {kind} {name!r}, which boxmatch {boxmatch.__version__} does not have; a "
+        f"part of your own is passed in: load_detector(path, {kind}=...)"
+    )
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

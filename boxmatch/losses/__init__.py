@@ -2,6 +2,8 @@
 
 from .auto_assign import AutoAssignLoss
 from .box_similarity import SimilarityKind, box_similarity
+from .centerness import centerness
+from .dense import DenseLoss
 from .dual_weight import DualWeightLoss
 from .functional import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
 from .giou import giou_loss
@@ -10,11 +12,13 @@ from .yolo import YOLOLoss
 
 __all__ = [
     "AutoAssignLoss",
+    "DenseLoss",
     "DualWeightLoss",
     "SimilarityKind",
     "YOLOLoss",
     "bce",
     "box_similarity",
+    "centerness",
     "focal_loss",
     "giou_loss",
     "mean_over_ranks",

@@ -1,7 +1,6 @@
 """Dense detectors: ResNet, feature pyramid, and one head for all levels (RetinaNet, FCOS, ATSS, PAA, DW)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from boxmatch.assign import Assigner
 from boxmatch.coders import BoxCoder
 from boxmatch.delta_coder import DeltaCoder
+from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.distance_coder import DistanceCoder
 from boxmatch.models.box_refinement import Border
 from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
@@ -28,36 +28,30 @@ _CAFFE_MEAN_BGR = (102.9801, 115.9465, 122.7717)
 InputNorm = Literal["torchvision", "caffe"]
 
 
-@dataclass(frozen=True)
-class AnchorShapes:
-    """Which priors a place has.
+def anchor_grid(
+    size: float, octave_scales: int, ratios: Sequence[float], center: float, shift: float
+) -> AnchorGrid:
+    """The priors of strides 8 to 128: every size of an octave in every shape.
 
     Args:
-        size: side in strides of the smallest square; 8 in ATSS, PAA and DW, 4 in RetinaNet.
-        octave_scales: sizes per octave; 3 in RetinaNet.
+        size: side in strides of the smallest square.
+        octave_scales: sizes per octave.
         ratios: height / width of each shape, at equal area.
         center: where in its cell a prior's centre lies, in strides.
-        shift: pixels added to every centre, see `AnchorGrid`; 0.5 in the ATSS and PAA of maskrcnn-benchmark.
+        shift: pixels added to every centre.
+
+    Raises:
+        ValueError: a number is not positive.
     """
-
-    size: float = 8.0
-    octave_scales: int = 1
-    ratios: tuple[float, ...] = (1.0,)
-    center: float = 0.5
-    shift: float = 0.0
-
-    def grid(self) -> AnchorGrid:
-        """The grid of strides 8 to 128."""
-        anchors = [
-            [
-                (side / ratio**0.5, side * ratio**0.5)
-                for ratio in self.ratios
-                for octave in range(self.octave_scales)
-                for side in [self.size * stride * 2 ** (octave / self.octave_scales)]
-            ]
-            for stride in STRIDES
-        ]
-        return AnchorGrid(anchors, STRIDES, center=self.center, shift=self.shift)
+    if not (size > 0 and octave_scales >= 1 and ratios and min(ratios) > 0):
+        raise ValueError(
+            "expected an anchor size above 0, one octave scale or more, and ratios above 0, got "
+            f"{size}, {octave_scales} and {list(ratios)}"
+        )
+    sides = [size * 2 ** (octave / octave_scales) for octave in range(octave_scales)]
+    shapes = [(side / ratio**0.5, side * ratio**0.5) for ratio in ratios for side in sides]
+    anchors = [[(width * stride, height * stride) for width, height in shapes] for stride in STRIDES]
+    return AnchorGrid(anchors, STRIDES, center=center, shift=shift)
 
 
 class DenseDetector(Detector):
@@ -81,11 +75,17 @@ class DenseDetector(Detector):
         deformable_tower: make the last convolution of both towers deformable.
         refine: box refinement, "zeros" or "clamp" at the border; None leaves it out.
         prior_probability: class probability of an untrained network.
-        anchors: which priors a place has.
+        anchor_size: side in strides of the smallest square prior; 8 in ATSS, PAA and DW, 4 in RetinaNet.
+        anchor_scales: sizes per octave; 3 in RetinaNet.
+        anchor_ratios: height / width of each shape.
+        anchor_center: where in its cell a prior's centre lies, in strides.
+        anchor_shift: pixels added to every centre; 0.5 in the ATSS and PAA of maskrcnn-benchmark.
         input_norm: "torchvision" (RGB, ImageNet mean and deviation) or "caffe" (BGR in 0 .. 255 less a mean).
+        coder: what the box numbers mean; None takes the one that belongs to `box_numbers`.
         assigner: which prior learns which box.
         loss: loss terms.
-        postprocess: predictions to detections.
+        postprocess: predictions to detections; None takes DensePostProcess, with the quality branch if there
+            is one.
 
     Raises:
         ValueError: an option does not fit the others; the message says which.
@@ -111,17 +111,24 @@ class DenseDetector(Detector):
         deformable_tower: bool = False,
         refine: Border | None = None,
         prior_probability: float = 0.01,
-        anchors: AnchorShapes | None = None,
+        anchor_size: float = 8.0,
+        anchor_scales: int = 1,
+        anchor_ratios: Sequence[float] = (1.0,),
+        anchor_center: float = 0.5,
+        anchor_shift: float = 0.0,
         input_norm: InputNorm = "torchvision",
+        coder: BoxCoder | None = None,
         assigner: Assigner,
         loss: nn.Module,
         postprocess: PostProcess | None = None,
     ) -> None:
         if input_norm not in get_args(InputNorm):
             raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
-        anchors = AnchorShapes() if anchors is None else anchors
-        grid = anchors.grid()
-        coder: BoxCoder = DistanceCoder() if box_numbers == "distances" else DeltaCoder()
+        grid = anchor_grid(anchor_size, anchor_scales, anchor_ratios, anchor_center, anchor_shift)
+        if coder is None:
+            coder = DistanceCoder() if box_numbers == "distances" else DeltaCoder()
+        if postprocess is None:
+            postprocess = DensePostProcess(fusion="sqrt" if quality else "class")
         super().__init__(
             class_names,
             architecture={
@@ -139,14 +146,19 @@ class DenseDetector(Detector):
                 "box_numbers": box_numbers,
                 "deformable_tower": deformable_tower,
                 "refine": refine,
-                "anchors": {**vars(anchors), "ratios": list(anchors.ratios)},
+                "prior_probability": prior_probability,
+                "anchor_size": anchor_size,
+                "anchor_scales": anchor_scales,
+                "anchor_ratios": list(anchor_ratios),
+                "anchor_center": anchor_center,
+                "anchor_shift": anchor_shift,
                 "input_norm": input_norm,
             },
             grid=grid,
             coder=coder,
             assigner=assigner,
             loss=loss,
-            postprocess=PostProcess() if postprocess is None else postprocess,
+            postprocess=postprocess,
         )
         self.input_norm = input_norm
         self.backbone = DenseBackbone(

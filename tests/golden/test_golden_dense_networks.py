@@ -13,7 +13,7 @@ from weight_recipe import drawn
 
 from boxmatch.assign import NearbyGrid
 from boxmatch.checkpoints.dense_layout import architecture, is_benchmark, rename
-from boxmatch.models.dense import AnchorShapes, DenseDetector
+from boxmatch.models.dense import DenseDetector
 
 TOLERANCE = 1e-4  # of the output's deviation; rounding stays below 4e-5, the smallest mistake gives 1.6e-4
 FILES = (
@@ -57,7 +57,7 @@ def build(weights: dict[str, Tensor]) -> DenseDetector:
         norm_eps=0.0 if benchmark else 1e-5,
         box_numbers="deltas" if benchmark else "distances",
         refine="zeros" if refined else None,
-        anchors=AnchorShapes(shift=0.5 if benchmark else 0.0),
+        anchor_shift=0.5 if benchmark else 0.0,
         assigner=NearbyGrid(),
         loss=nn.Identity(),
     )

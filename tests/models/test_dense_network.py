@@ -8,7 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d as TorchvisionNorm
 from boxmatch.assign import NearbyGrid
 from boxmatch.models.box_refinement import refine_distances
 from boxmatch.models.deformable import DeformableConv2d
-from boxmatch.models.dense import AnchorShapes, DenseDetector
+from boxmatch.models.dense import DenseDetector
 from boxmatch.models.dense_backbone import DenseBackbone
 from boxmatch.models.dense_head import DenseHead
 from boxmatch.models.fpn import FPN
@@ -61,7 +61,7 @@ def test_predictions_come_in_the_order_of_the_priors():
 
 
 def test_several_anchors_per_place_and_a_pyramid_from_c5_work():
-    shapes = AnchorShapes(size=4.0, octave_scales=3, ratios=(0.5, 1.0, 2.0), center=0.0)
+    shapes = {"anchor_size": 4.0, "anchor_scales": 3, "anchor_ratios": (0.5, 1.0, 2.0), "anchor_center": 0.0}
     ours = detector(
         backbone="resnet18",
         channels=32,
