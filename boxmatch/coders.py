@@ -52,7 +52,7 @@ class GridCoder:
       cell.
 
     The width is, with a the anchor's (the height alike), 4 tw a for "linear", 4 sigmoid(tw) a for "sigmoid4"
-    and exp(tw) a for "exp", where tw is held within ± log(1000 / 16).
+    and exp(tw) a for "exp", where tw is held within ± `max_log_size`.
 
     Linear sizes are what the original does. They may come out negative; such a box overlaps nothing, its IoU
     has no gradient, and it is dropped before NMS. The other two are always positive.
@@ -62,9 +62,12 @@ class GridCoder:
         wh_decode: how sizes are decoded.
         training_size: (height, width) in pixels that the reach of all_grid refers to. None takes the size of
             the input at hand, as the original does; then a network means other boxes at another input size.
+        max_log_size: bound of tw and th under "exp"; log(1000 / 16) is Detectron's. YOLOv3 has none: 10 comes
+            to the same and stays finite.
 
     Raises:
-        ValueError: unknown `method` or `wh_decode`, or `training_size` without all_grid.
+        ValueError: unknown `method` or `wh_decode`, `training_size` without all_grid, or a bound that is not
+            positive or not finite.
 
     Source: zh320/simple-yolo-pytorch, `models/yolo.py` and `core/loss.py` (all three centres and "linear");
     "exp" from Redmon & Farhadi 2018 (YOLOv3), sec. 2.1.
@@ -73,6 +76,7 @@ class GridCoder:
     method: GridMethod
     wh_decode: SizeDecode = "linear"
     training_size: tuple[int, int] | None = None
+    max_log_size: float = MAX_LOG_SIZE
 
     def __post_init__(self) -> None:
         if self.method not in get_args(GridMethod):
@@ -85,6 +89,8 @@ class GridCoder:
             raise ValueError(
                 f"GridCoder: training_size is for all_grid only, got method {self.method!r}; leave it out"
             )
+        if not 0 < self.max_log_size < math.inf:
+            raise ValueError(f"GridCoder: expected a finite max_log_size above 0, got {self.max_log_size}")
 
     def decode(
         self, deltas: Float[Tensor, "N 4"], priors: Priors, prior: Int64[Tensor, "N"]
@@ -124,7 +130,8 @@ class GridCoder:
         elif self.wh_decode == "sigmoid4":
             size = torch.logit(ratio / SIZE_FACTOR, eps=1e-6)
         else:
-            size = ratio.clamp(min=torch.finfo(ratio.dtype).tiny).log().clamp(-MAX_LOG_SIZE, MAX_LOG_SIZE)
+            size = ratio.clamp(min=torch.finfo(ratio.dtype).tiny).log()
+            size = size.clamp(-self.max_log_size, self.max_log_size)
         return torch.cat((center, size), dim=-1)
 
     def _frame(self, priors: Priors, prior: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,5 +162,5 @@ class GridCoder:
             elif self.wh_decode == "sigmoid4":
                 size = SIZE_FACTOR * size.sigmoid()
             else:
-                size = size.clamp(-MAX_LOG_SIZE, MAX_LOG_SIZE).exp()
+                size = size.clamp(-self.max_log_size, self.max_log_size).exp()
             return torch.cat((origin + reach * offset, size * anchor), dim=-1)

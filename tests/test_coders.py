@@ -97,6 +97,22 @@ def test_bounded_sizes_are_finite_for_every_finite_delta(method: GridMethod, wh_
     assert (boxes[0, 2:] <= max(4, math.exp(MAX_LOG_SIZE) + 1e-3) * torch.tensor([10.0, 20.0])).all()
 
 
+def test_the_bound_of_the_size_is_the_callers() -> None:
+    deltas, prior = torch.tensor([[0.0, 0.0, 5.0, -5.0]]), torch.tensor([0])
+    unbounded = GridCoder("single_grid", "exp", max_log_size=10.0).decode(deltas, two_levels(), prior)
+    assert_close(unbounded[0, 2:], torch.tensor([10.0 * math.exp(5), 20.0 * math.exp(-5)]))
+    bounded = GridCoder("single_grid", "exp", max_log_size=0.5)
+    boxes = bounded.decode(deltas, two_levels(), prior)
+    assert_close(boxes[0, 2:], torch.tensor([10.0 * math.exp(0.5), 20.0 * math.exp(-0.5)]))
+    assert_close(bounded.encode(unbounded, two_levels(), prior)[0, 2:], torch.tensor([0.5, -0.5]))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
+def test_a_bound_of_the_size_that_bounds_nothing_is_refused(bound: float) -> None:
+    with pytest.raises(ValueError, match="finite max_log_size"):
+        GridCoder("single_grid", "exp", max_log_size=bound)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("wh_decode", SIZE_DECODES)
 @settings(max_examples=15, deadline=None)
