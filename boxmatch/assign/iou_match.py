@@ -13,12 +13,18 @@ from ..segments import concatenated_ranges, first_by_priority, segment_max
 from ..spatial.pieces import in_pieces
 from ..structures import Pairs, Targets
 from .measures import Similarity
-from .pick import owners
 from .similarity import SimilarityName, as_similarity, best_nearby, similar
 from .story import Story
 from .take import places
 
 LowQuality = Literal["reassign", "keep_argmax", "off"]
+"""What happens to the priors that are most similar to a box, of all priors (all of them, where several are).
+
+* reassign: they are matched to that box, even if another is more similar. A prior that is the best of several
+  boxes goes to the one it is most similar to, of equal ones to the lowest row.
+* keep_argmax: they are matched, however similar they are, each to the box it is most similar to.
+* off: nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,20 @@ class Matches:
         pairs: matched pairs, ordered by box, then prior; of one image no prior twice.
         similarity: of each pair.
         ignored: priors that are neither matched nor background.
-        candidates: what the boxes asked for, before each prior was given to one.
+        listed: every pair that reaches the lower of the thresholds, the best of each box, and few others.
+        asked: which of these the boxes asked for: those that reach the upper threshold, and the rescued.
     """
 
     pairs: Pairs
     similarity: Float32[Tensor, "N"]
     ignored: Bool[Tensor, "B P"]
-    candidates: Pairs
+    listed: Pairs
+    asked: Bool[Tensor, "M"]
+
+    @property
+    def candidates(self) -> Pairs:
+        """What the boxes asked for, before each prior was given to one."""
+        return self.listed.select(self.asked)
 
 
 def iou_matches(
@@ -58,77 +71,118 @@ def iou_matches(
     Args:
         positive: at most 1.
         negative: high, the low end being 0; or (low, high). 0 <= low < high <= positive.
-        low_quality: what happens to the priors that are most similar to a box, of all priors, if that is
-            above 0 and at least `min_positive`; to all of them where several are equally so.
-
-            * reassign: they are matched to that box, even if another is more similar. A prior that is the
-              best of several boxes goes to the one it is most similar to, of equal ones the lowest row.
-            * keep_argmax: they are matched, whatever m is, each to the box it is most similar to.
-            * off: nothing.
+        low_quality: what becomes of the best priors of each box, if their similarity to it is above 0 and at
+            least `min_positive`.
         similarity: a name or a measure.
         story: told of every pair that reaches the lower of the thresholds, and of the best of each box.
     """
-    measure, off = as_similarity(similarity), low_quality == "off"
+    measure = as_similarity(similarity)
     low, high = negative if isinstance(negative, tuple) else (0.0, negative)
     floor = low or high
-    pairs, value = _listed(priors, targets, floor, measure, best_too=not off)
-    place = places(pairs, targets, len(priors))
-    best = owners(pairs, value, targets, len(priors))  # one pair of every listed prior
-    best_value, best_place = value.index_select(0, best), place.index_select(0, best)
-    rescuing = best[:0] if off else _rescuing(pairs, value, targets, min_positive)
-    rescued = torch.zeros(targets.batch_size * len(priors), dtype=torch.bool, device=place.device)
-    rescued.index_fill_(0, place.index_select(0, rescuing), True)
-    of_rescued = rescued.index_select(0, best_place)
-    enough = best_value >= positive
-    ignored = torch.zeros_like(rescued) if low == 0 else _with_boxes(targets, len(priors))
-    ignored.index_fill_(0, best_place[best_value >= floor], False)
-    ignored.index_fill_(0, best_place[(best_value >= high) & ~enough], True).logical_and_(~rescued)
-    asked = value >= positive
-    asked.index_fill_(0, rescuing, True)
-    if story is not None:
-        _tell(story, pairs, value, positive, (value >= floor) | asked, asked | ignored.index_select(0, place))
-    if low_quality == "reassign":
-        owned = owners(pairs.select(rescuing), value.index_select(0, rescuing), targets, len(priors))
-        kept = _ascending(len(pairs), best[enough & ~of_rescued], rescuing.index_select(0, owned))
-    else:
-        # Below the floor the list is not complete, and its best pair may not be the prior's.
-        kept = best[enough | (of_rescued & (best_value >= floor))]
-    matched, matched_value = pairs.select(kept), value.index_select(0, kept)
+    listed = _list(priors, targets, floor, measure, best_from=None if low_quality == "off" else min_positive)
+    ignored = _ignored(listed, low, high, positive, targets, len(priors))
+    reassign = low_quality == "reassign"
+    kept = _reassigned(listed, positive) if reassign else _reaching(listed, positive, floor)
+    pairs, value = listed.pairs.select(kept), listed.value.index_select(0, kept)
     if low_quality == "keep_argmax":
-        rest = pairs.select(best[of_rescued & (best_value < floor)])
-        found = _most_similar_box(rest, priors, targets, measure)
-        matched, matched_value = _merged((matched, matched_value), found, len(priors))
-    return Matches(matched, matched_value, ignored.view(targets.batch_size, len(priors)), pairs.select(asked))
+        # Below the floor the list is not complete, and its best pair may not be the prior's.
+        unknown = listed.best.index_select(0, _rows(listed.is_rescued & (listed.best_value < floor)))
+        found = _most_similar_box(listed.pairs.select(unknown), priors, targets, measure)
+        pairs, value = _merged((pairs, value), found, len(priors))
+    asked = (listed.value >= positive).index_fill_(0, listed.rescuing, True)
+    if story is not None and story.active:
+        told = asked | (listed.value >= floor)
+        threshold = torch.full_like(listed.value[told], positive)
+        story.candidates(listed.pairs.select(told), listed.value[told], threshold)
+        story.keep((asked | ignored[listed.place])[told], otherwise="below_threshold")
+    return Matches(pairs, value, ignored.view(targets.batch_size, len(priors)), listed.pairs, asked)
 
 
-def _listed(
-    priors: Priors, targets: Targets, floor: float, measure: Similarity, best_too: bool
-) -> tuple[Pairs, Float32[Tensor, "N"]]:
-    """All pairs of at least `floor`, and all that are the best of their box, among few others."""
+@dataclass(frozen=True)
+class _Listed:
+    """The pairs that matter, and positions among them; a place is the number of a prior of an image.
+
+    Args:
+        value: similarity of each pair.
+        place: of each pair's prior.
+        places: how many there are.
+        best: one pair per listed prior, that of the greatest similarity.
+        best_value: its similarity.
+        best_place: its place.
+        rescuing: the pairs that are the best of their box, and good enough.
+        is_rescued: whether the prior of each `best` is that of a rescuing pair.
+    """
+
+    pairs: Pairs
+    value: Float32[Tensor, "N"]
+    place: Int64[Tensor, "N"]
+    places: int
+    best: Int64[Tensor, "M"]
+    best_value: Float32[Tensor, "M"]
+    best_place: Int64[Tensor, "M"]
+    rescuing: Int64[Tensor, "R"]
+    is_rescued: Bool[Tensor, "M"]
+
+
+def _list(
+    priors: Priors, targets: Targets, floor: float, measure: Similarity, best_from: float | None
+) -> _Listed:
+    """All pairs of at least `floor`, and the best pairs of each box wherever they are, among few others.
+
+    Args:
+        best_from: similarity from which on the best pairs of a box rescue their priors; None if none does.
+    """
     least = torch.full((len(targets),), floor, device=targets.boxes.device)
-    if best_too:
+    if best_from is not None:
         least = torch.minimum(least, best_nearby(priors, targets, measure))
-    return similar(priors, targets, least, measure)
+    pairs, value = similar(priors, targets, least, measure)
+    place, count = places(pairs, targets, len(priors)), targets.batch_size * len(priors)
+    best = _rows(first_by_priority(value, place, count, pairs.gt))
+    best_value, best_place = value.index_select(0, best), place.index_select(0, best)
+    rescuing, is_rescued = best[:0], torch.zeros_like(best, dtype=torch.bool)
+    if best_from is not None:
+        greatest = segment_max(value, pairs.gt, len(targets))
+        greatest.masked_fill_(greatest < best_from, torch.inf)
+        rescuing = _rows(value == greatest.index_select(0, pairs.gt))
+        rescued = torch.zeros(count, dtype=torch.bool, device=place.device)
+        rescued.index_fill_(0, place.index_select(0, rescuing), True)
+        is_rescued = rescued.index_select(0, best_place)
+    return _Listed(pairs, value, place, count, best, best_value, best_place, rescuing, is_rescued)
 
 
-def _rescuing(
-    pairs: Pairs, value: Float32[Tensor, "N"], targets: Targets, min_positive: float
-) -> Int64[Tensor, "R"]:
-    """Positions of the pairs that are the best of their box, and good enough."""
-    best = segment_max(value, pairs.gt, len(targets)).index_select(0, pairs.gt)
-    return ((value == best) & (value >= min_positive)).nonzero().squeeze(1)
+def _ignored(
+    listed: _Listed, low: float, high: float, positive: float, targets: Targets, prior_count: int
+) -> Bool[Tensor, "P"]:
+    """Of all places, those of the priors that are neither matched nor background."""
+    value, place = listed.best_value, listed.best_place
+    if low:
+        ignored = (targets.per_image() > 0).repeat_interleave(prior_count)
+        ignored.index_fill_(0, place.index_select(0, _rows(value >= low)), False)
+    else:
+        ignored = torch.zeros(listed.places, dtype=torch.bool, device=place.device)
+    if high < positive:
+        ignored.index_fill_(0, place.index_select(0, _rows((value >= high) & (value < positive))), True)
+    return ignored.index_fill_(0, listed.place.index_select(0, listed.rescuing), False)
 
 
-def _with_boxes(targets: Targets, prior_count: int) -> Bool[Tensor, "N"]:
-    """All priors of the images that have a box."""
-    return (targets.per_image() > 0).repeat_interleave(prior_count)
+def _reassigned(listed: _Listed, positive: float) -> Int64[Tensor, "K"]:
+    """Positions of the matched pairs where rescued priors go to the box they are the best of."""
+    value, place = (values.index_select(0, listed.rescuing) for values in (listed.value, listed.place))
+    gt = listed.pairs.gt.index_select(0, listed.rescuing)
+    owned = _rows(first_by_priority(value, place, listed.places, gt))
+    others = _rows((listed.best_value >= positive) & ~listed.is_rescued)
+    kept = torch.zeros_like(listed.value, dtype=torch.bool)
+    kept.index_fill_(0, listed.rescuing.index_select(0, owned), True)
+    return _rows(kept.index_fill_(0, listed.best.index_select(0, others), True))
 
 
-def _ascending(count: int, *positions: Int64[Tensor, "_"]) -> Int64[Tensor, "M"]:
-    """Positions below `count` that do not repeat, in order."""
-    mask = torch.zeros(count, dtype=torch.bool, device=positions[0].device)
-    for part in positions:
-        mask.index_fill_(0, part, True)
+def _reaching(listed: _Listed, positive: float, floor: float) -> Int64[Tensor, "K"]:
+    """Positions of the best pairs that are good enough, or rescued with a list that is complete."""
+    rescued = listed.is_rescued & (listed.best_value >= floor)
+    return listed.best.index_select(0, _rows(rescued | (listed.best_value >= positive)))
+
+
+def _rows(mask: Bool[Tensor, "N"]) -> Int64[Tensor, "M"]:
     return mask.nonzero().squeeze(1)
 
 
@@ -166,25 +220,11 @@ def _merged(
     is_other = torch.zeros(len(keys) + len(order), dtype=torch.bool, device=order.device)
     is_other.index_fill_(0, slots, True)
 
+    own_slots = _rows(~is_other)
+
     def joined(values: Tensor, other_values: Tensor) -> Tensor:
-        result = values.new_empty(len(is_other))
-        result[~is_other], result[is_other] = values, other_values.index_select(0, order)
-        return result
+        result = values.new_empty(len(is_other)).index_copy_(0, own_slots, values)
+        return result.index_copy_(0, slots, other_values.index_select(0, order))
 
     both = Pairs(joined(pairs.gt, other_pairs.gt), joined(pairs.prior, other_pairs.prior))
     return both, joined(value, other_value)
-
-
-def _tell(
-    story: Story,
-    pairs: Pairs,
-    value: Float32[Tensor, "N"],
-    positive: float,
-    told: Bool[Tensor, "N"],
-    kept: Bool[Tensor, "N"],
-) -> None:
-    """Name the candidates `told`, and of these the ones not `kept` as below the threshold."""
-    if not story.active:
-        return
-    story.candidates(pairs.select(told), value[told], torch.full_like(value[told], positive))
-    story.keep(kept[told], otherwise="below_threshold")

@@ -84,10 +84,12 @@ def reaches(
     iou: Float[Tensor, "N"], gt: Int64[Tensor, "N"], min_iou: float | Float[Tensor, "G"], strict: bool
 ) -> Bool[Tensor, "N"]:
     """Which pairs share anything and reach the threshold, one for all or that of their box."""
-    if isinstance(min_iou, Tensor):
-        threshold = min_iou.index_select(0, gt)
-        return iou > threshold if strict else (iou >= threshold) & (iou > 0)
-    return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
+    if not isinstance(min_iou, Tensor):
+        return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
+    if strict:
+        return iou > min_iou.index_select(0, gt)
+    # The smallest number above 0 stands for 0: raised once per box, not compared once more per pair.
+    return iou >= min_iou.clamp(min=2.0**-149).index_select(0, gt)
 
 
 def nearest_cells(
