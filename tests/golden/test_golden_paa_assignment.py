@@ -84,7 +84,7 @@ def test_costs_equal_the_original(run):
     matched = ~run.reason("lost_to_gt")
     explanation = run.assignment.explanation
     found = run.dense(explanation.pairs.select(matched), -explanation.score[matched], UNMATCHED_COST)
-    assert_close(found, run.case.array("combined_loss"), rtol=1e-5, atol=1e-6)
+    assert_close(found, run.case.array("combined_loss"), rtol=1e-5, atol=0)
 
 
 def test_every_box_has_the_candidates_of_the_original(run):
@@ -92,7 +92,7 @@ def test_every_box_has_the_candidates_of_the_original(run):
     assert torch.equal(counts, run.case.array("gt_num_candidates"))
     assert torch.equal(run.valid.sum(1), run.case.array("gmm_n"))
     assert torch.equal(run.prior[run.valid], run.case.array("gmm_anchor").long())
-    assert_close(run.cost[run.valid], run.case.array("gmm_loss"), rtol=1e-5, atol=1e-6)
+    assert_close(run.cost[run.valid], run.case.array("gmm_loss"), rtol=1e-5, atol=0)
 
 
 def test_every_fit_ends_where_that_of_the_original_does(run):
