@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from boxmatch.losses.auto_assign import AutoAssignLoss
     from boxmatch.losses.dual_weight import DualWeightLoss
     from boxmatch.losses.yolo import YOLOLoss
+    from boxmatch.losses.yolov3 import YOLOv3Loss
     from boxmatch.models import YOLO, Detector, simple_yolo
     from boxmatch.postprocess import PostProcess
     from boxmatch.priors import AnchorGrid, PointGrid, Priors
@@ -77,6 +78,7 @@ _HOMES = {
     "YOLO": "models",
     "YOLOLoss": "losses.yolo",
     "YOLOv3": "assign",
+    "YOLOv3Loss": "losses.yolov3",
     "YOLOv5Ratio": "assign",
     "fit": "train",
     "load_detector": "checkpoints",
@@ -120,6 +122,7 @@ __all__ = [
     "Uniform",
     "YOLOLoss",
     "YOLOv3",
+    "YOLOv3Loss",
     "YOLOv5Ratio",
     "fit",
     "load_detector",

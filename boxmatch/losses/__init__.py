@@ -9,6 +9,7 @@ from .functional import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
 from .giou import giou_loss
 from .reduce import mean_over_ranks
 from .yolo import YOLOLoss
+from .yolov3 import YOLOv3Loss
 
 __all__ = [
     "AutoAssignLoss",
@@ -16,6 +17,7 @@ __all__ = [
     "DualWeightLoss",
     "SimilarityKind",
     "YOLOLoss",
+    "YOLOv3Loss",
     "bce",
     "box_similarity",
     "centerness",
