@@ -81,7 +81,7 @@ def segment_lengths(segment: Int64[Tensor, "N"], count: int) -> Int64[Tensor, "S
 
 def segment_sum(values: Shaped[Tensor, "N"], segment: Int64[Tensor, "N"], count: int) -> Shaped[Tensor, "S"]:
     """Sum of each segment; 0 for one without entries."""
-    return values.new_zeros(count).index_add(0, segment, values)
+    return values.new_zeros(count).index_add_(0, segment, values)
 
 
 def segment_mean(values: Float[Tensor, "N"], segment: Int64[Tensor, "N"], count: int) -> Float[Tensor, "S"]:
@@ -108,13 +108,13 @@ def segment_std(
 def segment_max(values: Shaped[Tensor, "N"], segment: Int64[Tensor, "N"], count: int) -> Shaped[Tensor, "S"]:
     """Maximum of each segment; the lowest value of the type (-inf) for one without entries."""
     lowest = -torch.inf if values.is_floating_point() else torch.iinfo(values.dtype).min
-    return values.new_full((count,), lowest).scatter_reduce(0, segment, values, "amax")
+    return values.new_full((count,), lowest).scatter_reduce_(0, segment, values, "amax")
 
 
 def segment_min(values: Shaped[Tensor, "N"], segment: Int64[Tensor, "N"], count: int) -> Shaped[Tensor, "S"]:
     """Minimum of each segment; the highest value of the type (inf) for one without entries."""
     highest = torch.inf if values.is_floating_point() else torch.iinfo(values.dtype).max
-    return values.new_full((count,), highest).scatter_reduce(0, segment, values, "amin")
+    return values.new_full((count,), highest).scatter_reduce_(0, segment, values, "amin")
 
 
 def first_by_priority(
