@@ -11,6 +11,7 @@ from boxmatch.commands.errors import UsageError
 from boxmatch.commands.suggestions import explain_parser_error
 from boxmatch.data.module import DataModule
 from boxmatch.metrics import EvaluationSettings
+from boxmatch.models.dense import DenseDetector
 from boxmatch.models.detector import Detector
 from boxmatch.models.yolo import YOLO
 from boxmatch.strict_yaml import load_yaml
@@ -26,6 +27,16 @@ DEFAULT_DETECTOR = {
         "assigner": {"class_path": "boxmatch.assign.NearbyGrid"},
         "loss": {"class_path": "boxmatch.losses.yolo.YOLOLoss"},
         "postprocess": {"class_path": "boxmatch.postprocess.PostProcess"},
+    },
+}
+
+# The parts that other detectors are built of if nothing else is said; named for the same reason.
+DENSE_DETECTOR = {
+    "class_path": "boxmatch.models.dense.DenseDetector",
+    "init_args": {
+        "assigner": {"class_path": "boxmatch.assign.ATSS"},
+        "loss": {"class_path": "boxmatch.losses.DenseLoss"},
+        "postprocess": {"class_path": "boxmatch.dense_postprocess.DensePostProcess"},
     },
 }
 
@@ -63,10 +74,31 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """
     for file in config_files(arguments):
         _check_file(Path(file))
+    # Defaults of another class must not survive in the place of those of the chosen one.
+    if _detector_class(arguments).rpartition(".")[2] == DenseDetector.__name__:
+        parser.set_defaults({"detector": DENSE_DETECTOR})
     try:
         return parser.parse_args(list(arguments))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise UsageError(explain_parser_error(str(error), option_names(parser))) from error
+
+
+def _detector_class(arguments: Sequence[str]) -> str:
+    """The class that files and flags name for the detector, the last one; empty if none does."""
+    named = ""
+    for file in config_files(arguments):
+        content = load_yaml(Path(file).read_text(encoding="utf-8")) or {}
+        detector = content.get("detector")
+        if isinstance(detector, dict):
+            detector = detector.get("class_path", "")
+        named = detector if isinstance(detector, str) and detector else named
+    for flag in ("--detector", "--detector.class_path"):
+        for place, argument in enumerate(arguments):
+            if argument == flag and place + 1 < len(arguments):
+                named = arguments[place + 1]
+            elif argument.startswith(f"{flag}="):
+                named = argument.partition("=")[2]
+    return named
 
 
 def _check_file(file: Path) -> None:

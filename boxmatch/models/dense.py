@@ -17,7 +17,6 @@ from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Nor
 from boxmatch.models.dense_head import BoxNumbers, DenseHead, LevelMaps
 from boxmatch.models.detector import Detector
 from boxmatch.models.fpn import FPN, TopSource
-from boxmatch.postprocess import PostProcess
 from boxmatch.priors import AnchorGrid
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -120,7 +119,7 @@ class DenseDetector(Detector):
         coder: BoxCoder | None = None,
         assigner: Assigner,
         loss: nn.Module,
-        postprocess: PostProcess | None = None,
+        postprocess: DensePostProcess | None = None,
     ) -> None:
         if input_norm not in get_args(InputNorm):
             raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
