@@ -1,32 +1,17 @@
-"""Time and memory of label assignment: pairs against the dense form, same inputs, equal results."""
+"""Time and memory of every assigner on the standard inputs, beside its dense form and published code."""
 
-import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
-from boxmatch.assign import AllGrid, NearbyGrid, SingleGrid
-from boxmatch.assign.grid import GridAssigner
-from boxmatch.bench.dense import METHODS, count_errors, dense_gt_index
-from boxmatch.priors import AnchorGrid, Priors
-from boxmatch.structures import Targets
-
-YOLO_ANCHORS = [
-    [(10, 13), (16, 30), (33, 23)],
-    [(30, 61), (62, 45), (59, 119)],
-    [(116, 90), (156, 198), (373, 326)],
-]
-"""COCO-clustered anchors of YOLOv3 in pixels, the default of all systems in this package."""
-
-ASSIGNERS: dict[str, type[GridAssigner]] = {
-    "single_grid": SingleGrid,
-    "nearby_grid": NearbyGrid,
-    "all_grid": AllGrid,
-}
+from boxmatch.assign import Assigner
+from boxmatch.bench.assigners import ASSIGNERS, Entry
+from boxmatch.bench.dense_picture import MOVED_PAIRS, disagreement, match_all
+from boxmatch.bench.measure import Cost, cost
+from boxmatch.bench.standard_inputs import KINDS, Inputs, standard_inputs
+from boxmatch.structures import Assignment
 
 
 @dataclass(frozen=True)
@@ -34,135 +19,174 @@ class AssignRow:
     """One line of the benchmark; `dataclasses.asdict` makes it JSON.
 
     Args:
-        milliseconds: median time per image of our assigner, from boxes to pairs.
-        cpu_milliseconds: median processor time per image, which other work on the machine hardly disturbs.
-        dense_milliseconds: median time for the dense form.
-        dense_cpu_milliseconds: its processor time.
+        inputs: name in `standard_inputs.KINDS`.
+        positives: pairs per picture.
+        milliseconds: median time per picture of our assigner, from boxes to pairs.
+        cpu_milliseconds: median processor time per picture.
         peak_mebibytes: most memory held at once by tensors made during the call, for the whole batch.
-        dense_peak_mebibytes: the same for the dense form.
+        dense_milliseconds: the dense form, one picture; None where it was not measured.
+        dense_peak_mebibytes: the same for the dense form, one picture.
+        dense_ratio: processor time of the dense form over ours, per picture; on a GPU time on the clock.
+        peer: published code timed in the same run.
+        peer_ratio: as `dense_ratio`.
+        note: why there is no dense form.
     """
 
-    method: str
+    assigner: str
+    inputs: str
+    priors: int
+    batch_size: int
+    boxes_per_image: int
     device: str
     threads: int
-    boxes_per_image: int
-    batch_size: int
-    size: int
-    positives: int
+    positives: float
     milliseconds: float
     cpu_milliseconds: float
-    dense_milliseconds: float
-    dense_cpu_milliseconds: float
     peak_mebibytes: float
-    dense_peak_mebibytes: float
+    dense_milliseconds: float | None = None
+    dense_cpu_milliseconds: float | None = None
+    dense_peak_mebibytes: float | None = None
+    dense_ratio: float | None = None
+    peer: str | None = None
+    peer_milliseconds: float | None = None
+    peer_cpu_milliseconds: float | None = None
+    peer_peak_mebibytes: float | None = None
+    peer_ratio: float | None = None
+    note: str = ""
+
+
+class Plan(NamedTuple):
+    """What is measured on one batch of inputs."""
+
+    kind: str
+    batch_size: int
+    boxes: int
+    predicted: bool
+    names: tuple[str, ...]
+
+
+def plans(names: Sequence[str], batches: Sequence[int], boxes: Sequence[int]) -> list[Plan]:
+    """The batches to be made, with the assigners that take them.
+
+    Raises:
+        KeyError: an assigner is unknown.
+    """
+    made = {name: ASSIGNERS[name].make().uses_predictions for name in names}
+    found = []
+    for kind in KINDS:
+        for predicted in (False, True):
+            takers = tuple(
+                name for name in names if kind in ASSIGNERS[name].kinds and made[name] == predicted
+            )
+            for batch_size in batches if takers else ():
+                found += [Plan(kind, batch_size, count, predicted, takers) for count in boxes]
+    return found
 
 
 def bench_assign(
+    names: Sequence[str] = tuple(ASSIGNERS),
+    batches: Sequence[int] = (1,),
+    boxes: Sequence[int] = (7, 100),
     *,
-    methods: Sequence[str] = METHODS,
-    boxes_per_image: Sequence[int] = (10, 100),
-    batch_size: int = 16,
-    size: int = 416,
-    repeats: int = 20,
-    seed: int = 0,
+    repeats: int = 9,
+    dense_boxes: int = 100,
     device: str = "cpu",
-) -> list[AssignRow]:
-    """Measure every method at every number of boxes, with the threads torch has been given.
+    seed: int = 0,
+) -> Iterator[AssignRow]:
+    """Measure every assigner on every batch, with the threads torch has been given.
+
+    Args:
+        names: keys of `ASSIGNERS`.
+        batches: pictures at a time.
+        boxes: per picture.
+        repeats: calls of which the median is taken, at most.
+        dense_boxes: with more boxes than this neither the dense form nor published code is run, which would
+            take gigabytes. They work picture by picture: they are timed on one.
+        seed: of the inputs.
 
     Raises:
         RuntimeError: the two forms disagree on an input, so that comparing their speed would mean nothing.
     """
-    grid = AnchorGrid(YOLO_ANCHORS, (8, 16, 32))
-    priors = grid([(-(-size // s), -(-size // s)) for s in (8, 16, 32)], device)
-    rows = []
-    for count in boxes_per_image:
-        targets = random_targets(batch_size, count, size, seed).to(device)
-        for method in methods:
-            rows.append(_bench_method(method, priors, targets, size, repeats))
-    return rows
+    beside: dict[tuple[str, str, int], Beside] = {}
+    for plan in plans(names, batches, boxes):
+        inputs = _inputs(plan, device, seed)
+        for name in plan.names:
+            entry = ASSIGNERS[name]
+            mine = inputs if entry.quality else inputs.without_quality()
+            key = (name, plan.kind, plan.boxes)
+            if key not in beside and plan.boxes <= dense_boxes:
+                beside[key] = _measure_beside(name, entry, mine.first_picture(), repeats)
+            yield _measure(name, entry, plan, mine, repeats, beside.get(key, Beside()))
 
 
-def random_targets(batch_size: int, boxes_per_image: int, size: int, seed: int) -> Targets:
-    """Boxes with centres anywhere and sides from 8 pixels to the whole picture, small ones more frequent."""
-    generator = torch.Generator().manual_seed(seed)
-    total = batch_size * boxes_per_image
-    center = torch.rand((total, 2), generator=generator) * size
-    side = 8 * (size / 8) ** torch.rand((total, 2), generator=generator)
-    boxes = torch.cat([center - side / 2, center + side / 2], 1).clamp(0, size)
-    return Targets.from_lists(
-        boxes=list(boxes.split(boxes_per_image)),
-        labels=[torch.zeros(boxes_per_image, dtype=torch.int64)] * batch_size,
-    )
+class Beside(NamedTuple):
+    """What an assigner is compared with, on one picture."""
+
+    dense: Cost | None = None
+    peer: Cost | None = None
 
 
-def _bench_method(method: str, priors: Priors, targets: Targets, size: int, repeats: int) -> AssignRow:
-    assigner = ASSIGNERS[method]()
-    threshold = assigner.match_iou_thres
+def _inputs(plan: Plan, device: str, seed: int) -> Inputs:
+    kind = KINDS[plan.kind]
+    made = standard_inputs(kind, plan.batch_size, plan.boxes, predicted=plan.predicted, seed=seed)
+    return made if device == "cpu" else made.to(device, kind)
 
-    def pairs() -> torch.Tensor:
-        return assigner(priors, targets).pairs.prior
 
-    def dense() -> torch.Tensor:
-        return dense_gt_index(method, priors, targets, threshold)
+def call(assigner: Assigner, inputs: Inputs) -> Callable[[], Assignment]:
+    """What is timed."""
+    return lambda: assigner(inputs.priors, inputs.targets, inputs.predictions)
 
-    gt_index = assigner(priors, targets).gt_index()
-    errors = count_errors(method, priors, targets, threshold, gt_index)
-    if errors:
-        raise RuntimeError(f"{method}: the dense form gives another owner to {errors} priors")
-    device, images = targets.boxes.device, targets.batch_size
-    wall, cpu = median_milliseconds(pairs, repeats, device)
-    dense_wall, dense_cpu = median_milliseconds(dense, max(repeats // 4, 3), device)
+
+def _measure(name: str, entry: Entry, plan: Plan, inputs: Inputs, repeats: int, beside: Beside) -> AssignRow:
+    device, images = inputs.targets.boxes.device, plan.batch_size
+    function = call(entry.make().to(device), inputs)
+    ours = cost(function, repeats, device)
+
+    def ratio(theirs: Cost | None) -> float | None:
+        if theirs is None:
+            return None
+        if device.type == "cpu":
+            return theirs.cpu_milliseconds * images / ours.cpu_milliseconds
+        return theirs.milliseconds * images / ours.milliseconds
+
+    dense, peer = ((None,) * 3 if theirs is None else theirs for theirs in beside)
     return AssignRow(
-        method=method,
+        assigner=name,
+        inputs=plan.kind,
+        priors=len(inputs.priors),
+        batch_size=images,
+        boxes_per_image=plan.boxes,
         device=device.type,
         threads=torch.get_num_threads(),
-        boxes_per_image=len(targets) // images,
-        batch_size=images,
-        size=size,
-        positives=int((gt_index >= 0).sum()),
-        milliseconds=wall / images,
-        cpu_milliseconds=cpu / images,
-        dense_milliseconds=dense_wall / images,
-        dense_cpu_milliseconds=dense_cpu / images,
-        peak_mebibytes=peak_mebibytes(pairs, device),
-        dense_peak_mebibytes=peak_mebibytes(dense, device),
+        positives=len(function().pairs) / images,
+        milliseconds=ours.milliseconds / images,
+        cpu_milliseconds=ours.cpu_milliseconds / images,
+        peak_mebibytes=ours.peak_mebibytes,
+        dense_milliseconds=dense[0],
+        dense_cpu_milliseconds=dense[1],
+        dense_peak_mebibytes=dense[2],
+        dense_ratio=ratio(beside.dense),
+        peer=entry.peer.name if entry.peer else None,
+        peer_milliseconds=peer[0],
+        peer_cpu_milliseconds=peer[1],
+        peer_peak_mebibytes=peer[2],
+        peer_ratio=ratio(beside.peer),
+        note=entry.why,
     )
 
 
-def median_milliseconds(
-    function: Callable[[], object], repeats: int, device: torch.device
-) -> tuple[float, float]:
-    """Median wall time and processor time of a call, after two that warm up."""
-    walls, cpus = [], []
-    for turn in range(repeats + 2):
-        wall, cpu = time.perf_counter(), time.process_time()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn >= 2:
-            walls.append(1000 * (time.perf_counter() - wall))
-            cpus.append(1000 * (time.process_time() - cpu))
-    return statistics.median(walls), statistics.median(cpus)
-
-
-def peak_mebibytes(function: Callable[[], object], device: torch.device) -> float:
-    """Most memory held at once by what a call allocates.
-
-    On CUDA the allocator's own counter; elsewhere the running sum of the allocations and releases that
-    torch's profiler records, those inside operators included.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    # The profiler's own lines about devices it did not find are no results.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        function()
-    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(changes, key=lambda change: change.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / 2**20
+def _measure_beside(name: str, entry: Entry, picture: Inputs, repeats: int) -> Beside:
+    """The dense form, once it is found to agree, and published code."""
+    device, dense = picture.targets.boxes.device, entry.dense
+    assigner = entry.make().to(device)
+    form = None
+    if dense is not None:
+        moved = disagreement(call(assigner, picture)(), match_all(dense, assigner, picture))
+        if moved > MOVED_PAIRS:
+            raise RuntimeError(
+                f"{name}: expected the dense form to agree on all but {MOVED_PAIRS:.1%} of the pairs, got "
+                f"another result for {moved:.1%}"
+            )
+        form = cost(lambda: match_all(dense, assigner, picture), repeats, device)
+    peer = None if entry.peer is None else cost(entry.peer.prepare(picture), repeats, device)
+    return Beside(form, peer)

@@ -9,18 +9,20 @@ from boxmatch.commands.errors import UsageError
 from boxmatch.commands.suggestions import advice
 
 HELP = """\
-usage: boxmatch bench assign [--boxes 10 100] [--methods NAME ...] [--repeats N] [--device NAME]
+usage: boxmatch bench assign [--assigners NAME ...] [--batch 1 16] [--boxes 1 7 20 100] [--memory-curve]
        boxmatch bench data   [--root DIR] [--split train] [--batches N]
        boxmatch bench step   [--config FILE.yaml] [--data.root DIR] [--steps N] [--precision P]
        boxmatch bench index  [--pictures N] [--objects N] [--segmentation]
 
-  assign   label assignment: our sparse pairs against the dense form, time and peak memory, equal results
+  assign   every assigner on the standard inputs: time and peak memory, beside the dense form and torchvision;
+           --dense_boxes N: up to how many boxes these are run (default: 100); --repeats N; --device NAME;
+           --memory-curve: growth from 1 to 1000 boxes, also drawn to --picture FILE.png
   data     training samples per second and core, without and with a cache; share of decode, geometry, colour
   step     one training step taken apart: data, forward, assign, loss, backward, optimiser
   index    reading and checking a generated COCO file of 120 000 pictures and 860 000 boxes
 
-  --image_size N   side of the input (default: 416; step: as in the configuration)
-  --batch_size N   pictures at a time (default: 16; step: as in the configuration)
+  --image_size N   data, step: side of the input (default: 416; step: as in the configuration)
+  --batch_size N   data, step: pictures at a time (default: 16; step: as in the configuration)
   --threads N      threads of PyTorch (default: 1)
   --json FILE      also write rows and machine as JSON ('-' for the screen)
 
@@ -43,9 +45,13 @@ def run(arguments: Sequence[str]) -> int:
     if name not in benches:
         raise UsageError(f"there is no benchmark '{name}'; {advice(name, benches)}")
     options, rows = benches[name](rest)
+    from boxmatch.commands.bench_assign import ASSIGN_COLUMNS, EXPLANATION
     from boxmatch.commands.bench_report import write_report
 
-    write_report(name, rows, options.json)
+    of_assigners = name == "assign" and not options.memory_curve
+    write_report(name, rows, options.json, ASSIGN_COLUMNS if of_assigners else None)
+    if of_assigners and options.json != "-":
+        print(EXPLANATION)
     return 0
 
 
@@ -64,8 +70,9 @@ def _start(parser: PlainParser, arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse(arguments)
     for name, value in vars(options).items():
         numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(number, int) and not isinstance(number, bool) and number < 1 for number in numbers):
-            raise UsageError(f"--{name}: expected 1 or more, got {value}")
+        least = 0 if name == "dense_boxes" else 1
+        if any(type(number) is int and number < least for number in numbers):
+            raise UsageError(f"--{name}: expected {least} or more, got {value}")
     import torch
 
     torch.set_num_threads(options.threads)
@@ -73,27 +80,12 @@ def _start(parser: PlainParser, arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _assign(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
-    parser = _common("assign")
-    parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--device")
-    options = _start(parser, arguments)
-    from boxmatch.bench.assign import METHODS, bench_assign
-    from boxmatch.commands.devices import find_device
+    from boxmatch.commands.bench_assign import add_options, assign_rows
 
-    for method in options.methods or ():
-        if method not in METHODS:
-            raise UsageError(f"there is no method '{method}'; {advice(method, METHODS)}")
-    rows = bench_assign(
-        methods=options.methods or METHODS,
-        boxes_per_image=options.boxes,
-        batch_size=options.batch_size,
-        size=options.image_size,
-        repeats=options.repeats,
-        device=str(find_device(options.device or "cpu")),
-    )
-    return options, list(rows)
+    parser = _common("assign", sizes=False)
+    add_options(parser)
+    options = _start(parser, arguments)
+    return options, assign_rows(options)
 
 
 def _data(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:

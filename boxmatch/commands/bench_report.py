@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,18 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write_report(name: str, rows: Sequence[Any], file: str | None) -> None:
-    """Print the rows, with what they have in common above the table; write JSON where that is asked for."""
+def write_report(
+    name: str, rows: Sequence[Any], file: str | None, columns: Mapping[str, str] | None = None
+) -> None:
+    """Print the rows, with what they have in common above the table; write JSON where that is asked for.
+
+    Args:
+        name: of the benchmark.
+        rows: instances of one dataclass.
+        file: of the JSON; '-' for the screen, None for none.
+        columns: fields that the table shows and their heads; all under their own names if not given. One
+            without a value in any row is left out.
+    """
     plain = [dataclasses.asdict(row) for row in rows]
     measured_on = machine()
     report = {"benchmark": name, "machine": measured_on, "rows": plain}
@@ -46,12 +56,15 @@ def write_report(name: str, rows: Sequence[Any], file: str | None) -> None:
         return
     print(", ".join(f"{key} {value}" for key, value in measured_on.items() if value is not None))
     common = {key: value for key, value in plain[0].items() if all(row[key] == value for row in plain)}
-    if len(plain) == 1:
+    if columns is not None:
+        shown = [key for key in columns if any(row[key] is not None for row in plain)]
+        print(table([columns[key] for key in shown], [[row[key] for key in shown] for row in plain]))
+    elif len(plain) == 1:
         print(table(["", name], [[key, value] for key, value in plain[0].items()]))
     else:
         print(", ".join(f"{key} {value}" for key, value in common.items()))
-        columns = [key for key in plain[0] if key not in common]
-        print(table(columns, [[row[column] for column in columns] for row in plain]))
+        differing = [key for key in plain[0] if key not in common]
+        print(table(differing, [[row[key] for key in differing] for row in plain]))
     if file:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(file), json.dumps(report, indent=2) + "\n")

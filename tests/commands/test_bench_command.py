@@ -19,13 +19,11 @@ from boxmatch.commands.results import table
             "assign",
             "--boxes",
             "3",
-            "--batch_size",
+            "--batch",
             "1",
-            "--image_size",
-            "64",
             "--repeats",
             "1",
-            "--methods",
+            "--assigners",
             "single_grid",
         ],
         [
@@ -66,11 +64,34 @@ def test_bench_index_hands_its_numbers_on(tmp_path: Path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["rows"] == [numbers]
 
 
+def test_bench_assign_shows_a_table_that_a_person_can_read(capsys):
+    asked = ["--assigners", "atss", "fcos_region", "--boxes", "9", "2", "--batch", "1", "--repeats", "1"]
+    assert main(["bench", "assign", *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(row for row, line in enumerate(lines) if line.startswith("assigner"))
+    assert "dense / ours" in lines[head] and "torchvision / ours" in lines[head]
+    rows = [line.split() for line in lines[head + 2 : head + 6]]
+    assert [(row[0], row[3]) for row in rows] == [
+        (name, boxes) for name in ("atss", "fcos_region") for boxes in ("2", "9")
+    ]
+    assert lines[-1].endswith("Ratios compare processor time per picture.")
+
+
+def test_bench_assign_draws_the_memory_curve(tmp_path: Path, capsys):
+    asked = ["--assigners", "single_grid", "--boxes", "1", "40", "--batch", "1", "--repeats", "1"]
+    picture = tmp_path / "new" / "curve.png"
+    assert main(["bench", "assign", "--memory-curve", *asked, "--picture", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "peak_mebibytes" in capsys.readouterr().out
+
+
 def test_bench_refuses_what_it_does_not_know(capsys):
     for arguments, said in (
         (["stpe"], "did you mean 'step'"),
         (["assign", "--boxs", "3"], "did you mean '--boxes'"),
-        (["assign", "--methods", "near_grid"], "did you mean 'nearby_grid'"),
+        (["assign", "--assigners", "near_grid"], "did you mean 'nearby_grid'"),
+        (["assign", "--dense_boxes", "-1"], "0 or more"),
+        (["assign", "--memory-curve", "--boxes", "5"], "several numbers of boxes"),
         (["assign", "--repeats", "0"], "1 or more"),
         (["step", "--precision", "16"], "32 or bf16-mixed"),
         (["step", "--data.rot", "x"], "did you mean 'data.root'"),

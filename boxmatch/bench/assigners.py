@@ -1,0 +1,84 @@
+"""Which inputs each assigner is timed on, and beside what."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from boxmatch.assign import (
+    ATSS,
+    OTA,
+    PAA,
+    AllGrid,
+    Assigner,
+    AutoAssign,
+    DualWeight,
+    DynamicATSS,
+    DynamicSoftLabel,
+    FCOSRegion,
+    Hungarian,
+    MaxIoU,
+    NearbyGrid,
+    RandomAssigner,
+    SimOTA,
+    SingleGrid,
+    TaskAligned,
+    Uniform,
+    YOLOv3,
+    YOLOv5Ratio,
+)
+from boxmatch.bench import dense_predictions, dense_priors
+from boxmatch.bench.dense_picture import Dense
+from boxmatch.bench.peers import Peer, torchvision_fcos, torchvision_retinanet
+from boxmatch.bench.standard_inputs import CLASSES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An assigner in the benchmark.
+
+    Args:
+        make: with the published settings.
+        kinds: names of its inputs, see `standard_inputs.KINDS`.
+        dense: its dense form; None where there is none, and `why` says so.
+        why: reason for having none.
+        quality: whether its predictions have a quality branch, as those of its published network do.
+        peer: published code that is installed with us, timed in the same run.
+    """
+
+    make: Callable[[], Assigner]
+    kinds: tuple[str, ...]
+    dense: Dense | None = None
+    why: str = ""
+    quality: bool = False
+    peer: Peer | None = None
+
+
+ASSIGNERS: dict[str, Entry] = {
+    "single_grid": Entry(SingleGrid, ("yolo416", "yolo25200"), dense_priors.single_grid),
+    "nearby_grid": Entry(NearbyGrid, ("yolo416", "yolo25200"), dense_priors.nearby_grid),
+    "all_grid": Entry(AllGrid, ("yolo416", "yolo25200"), dense_priors.all_grid),
+    "yolov3": Entry(YOLOv3, ("yolo25200",), dense_priors.yolov3),
+    "yolov5_ratio": Entry(YOLOv5Ratio, ("yolo25200",), dense_priors.yolov5_ratio),
+    "max_iou": Entry(MaxIoU.retinanet, ("retina201k",), dense_priors.max_iou, peer=torchvision_retinanet),
+    "fcos_region": Entry(FCOSRegion, ("atss22k",), dense_priors.fcos_region, peer=torchvision_fcos),
+    "atss": Entry(ATSS, ("atss22k",), dense_priors.atss),
+    "dynamic_atss": Entry(DynamicATSS, ("atss22k",), dense_predictions.dynamic_atss),
+    "paa": Entry(PAA, ("atss22k",), dense_predictions.paa),
+    "dual_weight": Entry(DualWeight, ("atss22k",), dense_predictions.dual_weight, quality=True),
+    "auto_assign": Entry(
+        lambda: AutoAssign(CLASSES), ("atss22k",), dense_predictions.auto_assign, quality=True
+    ),
+    "ota": Entry(OTA, ("atss22k",), dense_predictions.ota),
+    "task_aligned": Entry(TaskAligned, ("yolo8400", "atss22k"), dense_predictions.task_aligned),
+    "sim_ota": Entry(SimOTA, ("yolo8400",), dense_predictions.sim_ota, quality=True),
+    "dynamic_soft_label": Entry(DynamicSoftLabel, ("yolo8400",), dense_predictions.dynamic_soft_label),
+    "uniform": Entry(Uniform, ("yolof",), dense_priors.uniform),
+    "hungarian": Entry(
+        lambda: Hungarian(image_size=(640, 640)),
+        ("queries300",),
+        why="the solver wants the matrix of all pairs: the dense form is the method",
+    ),
+    "random_assigner": Entry(
+        lambda: RandomAssigner(ATSS()), ("atss22k",), why="a control of ours, there is no published code"
+    ),
+}
+"""By name, in the order of the table."""
