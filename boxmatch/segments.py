@@ -7,7 +7,7 @@ number, in 0 .. count - 1, for each entry; segments without entries are fine. Le
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 MATRIX_BUDGET = 2**22
@@ -203,23 +203,55 @@ def segment_contenders(
     return (bound >= limit.index_select(0, segment)).nonzero().squeeze(1)
 
 
+def segment_topk_sum(
+    values: Float[Tensor, "N"], segment: Int64[Tensor, "N"], count: int, k: int
+) -> Float64[Tensor, "S"]:
+    """Sum of the k largest values of each segment, of all if it has fewer; 0 for one without entries.
+
+    Args:
+        values: finite.
+        segment: ascending.
+        k: 1 or more.
+    """
+    lengths = segment_lengths(segment, count)
+    if len(values) > LONG_SEGMENT and int(lengths.max()) > LONG_SEGMENT:
+        wanted = torch.full_like(lengths, k)
+        rows = segment_contenders(values, segment, wanted, lambda rows: values.index_select(0, rows))
+        values, segment = values.index_select(0, rows), segment.index_select(0, rows)
+        lengths = segment_lengths(segment, count)
+    total = values.new_zeros(count, dtype=torch.float64)
+    for rows, _, padded in _padded_rows(values, lengths, lengths > 0):
+        largest = padded.topk(min(k, padded.shape[1]), dim=1).values
+        total.index_copy_(0, rows, largest.masked_fill_(largest.isneginf(), 0).double().sum(1))
+    return total
+
+
 def _padded_topk(
     values: Float[Tensor, "N"],
     segment: Int64[Tensor, "N"],
     lengths: Int64[Tensor, "S"],
     k: Int64[Tensor, "S"],
 ) -> Bool[Tensor, "N"]:
-    begins = lengths.cumsum(0) - lengths
     whole = lengths <= k
     mask = whole.index_select(0, segment)
-    for width, rows in _rows_of_similar_length(lengths, ~whole & (k > 0)):
+    for rows, position, padded in _padded_rows(values, lengths, ~whole & (k > 0)):
+        kept = _row_topk(padded, k.index_select(0, rows))
+        mask.index_fill_(0, position.masked_select(kept), True)
+    return mask
+
+
+def _padded_rows(
+    values: Float[Tensor, "N"], lengths: Int64[Tensor, "S"], chosen: Bool[Tensor, "S"]
+) -> Iterator[tuple[Int64[Tensor, "R"], Int64[Tensor, "R W"], Float[Tensor, "R W"]]]:
+    """The chosen segments as rows of matrices, padded with -inf: segments, positions and values."""
+    begins = lengths.cumsum(0) - lengths
+    for width, rows in _rows_of_similar_length(lengths, chosen):
         column = torch.arange(width, device=values.device)
-        position = begins[rows, None] + column  # (rows, width)
-        padding = column >= lengths[rows, None]
+        position = begins.index_select(0, rows)[:, None] + column  # (R, W)
+        padding = column >= lengths.index_select(0, rows)[:, None]
         flat = position.clamp(max=len(values) - 1).flatten()
         padded = values.index_select(0, flat).view_as(position).masked_fill_(padding, -torch.inf)
-        mask.index_fill_(0, position.masked_select(_row_topk(padded, k[rows])), True)
-    return mask
+        yield rows, position, padded
 
 
 def _rows_of_similar_length(
@@ -227,28 +259,33 @@ def _rows_of_similar_length(
 ) -> Iterator[tuple[int, Int64[Tensor, "R"]]]:
     """The chosen segments, put together by the next power of two of their lengths: width and segments.
 
-    A few short ones go together whatever their lengths: more turns would take longer than more padding.
+    Few short ones go with the next longer: another turn would take more time than padding them.
     """
     # frexp is exact where a logarithm may round.
     exponent = torch.frexp((lengths - 1).clamp(min=0).double()).exponent
-    powers = exponent[chosen].unique().tolist()
-    if powers and len(lengths) << powers[-1] <= FEW_ENTRIES:
-        exponent, powers = torch.full_like(exponent, powers[-1]), powers[-1:]
+    powers, counts = (part.tolist() for part in exponent[chosen].unique(return_counts=True))
+    lowest, together = 0, 0
     # One turn per power of two, about 15 at most.
-    for power in powers:
-        rows = (chosen & (exponent == power)).nonzero().squeeze(1)
+    for power, count, longer in zip(powers, counts, [*powers[1:], None]):
+        together += count
+        if longer is not None and together << longer <= FEW_ENTRIES:
+            continue
+        rows = (chosen & (exponent >= lowest) & (exponent <= power)).nonzero().squeeze(1)
         for part in rows.split(max(1, MATRIX_BUDGET >> power)):
             yield 2**power, part
+        lowest, together = power + 1, 0
 
 
-def _row_topk(values: Tensor, k: Tensor) -> Tensor:
+def _row_topk(values: Float[Tensor, "R W"], k: Int64[Tensor, "R"]) -> Bool[Tensor, "R W"]:
     """Mask of the k largest of each row, equal ones by the lowest column: padding at the end comes last."""
     largest = values.topk(int(k.max()), dim=1).values
     threshold = largest.gather(1, (k - 1)[:, None])
-    greater = values > threshold
-    equal = values == threshold
-    needed = k - greater.sum(1)
+    kept = values >= threshold
     # A tie across the threshold is rare; only such rows pay for counting through it.
-    crowded = (equal.sum(1) > needed).nonzero().squeeze(1)
-    equal[crowded] &= equal[crowded].cumsum(1) <= needed[crowded, None]
-    return greater | equal
+    crowded = (kept.sum(1) > k).nonzero().squeeze(1)
+    if len(crowded):
+        rows, limit = values.index_select(0, crowded), threshold.index_select(0, crowded)
+        greater, equal = rows > limit, rows == limit
+        room = (k.index_select(0, crowded) - greater.sum(1))[:, None]
+        kept.index_copy_(0, crowded, greater | (equal & (equal.cumsum(1) <= room)))
+    return kept

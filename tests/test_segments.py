@@ -23,6 +23,7 @@ from boxmatch.segments import (
     segment_std,
     segment_sum,
     segment_topk,
+    segment_topk_sum,
 )
 
 lengths_lists = st.lists(st.integers(0, 9), max_size=12)
@@ -129,7 +130,7 @@ def test_topk_keeps_the_largest_and_of_equal_ones_the_first(lists, data):
             expected += [place in best for place in range(len(part))]
         given_k = 3 if k == [3] * len(lists) else torch.tensor(k, dtype=torch.int64)
         assert segment_topk(values, segment, len(lists), given_k).tolist() == expected
-        with patch.multiple(segments, LONG_SEGMENT=1, SAMPLE=3):
+        with patch.multiple(segments, LONG_SEGMENT=1, SAMPLE=3, FEW_ENTRIES=0):
             assert segment_topk(values, segment, len(lists), given_k).tolist() == expected
 
 
@@ -145,6 +146,16 @@ def test_topk_of_long_and_short_segments_equals_topk_of_each(budget, monkeypatch
     for part, kept in zip(values.split(lengths.tolist()), mask.split(lengths.tolist())):
         order = part.sort(descending=True, stable=True).indices[:13]
         assert kept.nonzero().squeeze(1).tolist() == order.sort().values.tolist()
+
+
+@given(ragged(st.sampled_from([-1.5, 0.0, 0.25, 0.1, 3.0])), st.integers(1, 5))
+def test_sum_of_the_largest(lists, k):
+    values, segment = flatten(lists)
+    rounded = [sorted(part, reverse=True)[:k] for part in (torch.tensor(part).tolist() for part in lists)]
+    expected = pytest.approx([sum(part) for part in rounded], abs=1e-12)
+    assert segment_topk_sum(values, segment, len(lists), k).tolist() == expected
+    with patch.multiple(segments, LONG_SEGMENT=1, SAMPLE=3, FEW_ENTRIES=0, MATRIX_BUDGET=8):
+        assert segment_topk_sum(values, segment, len(lists), k).tolist() == expected
 
 
 @given(ragged(scores), st.data())
@@ -209,5 +220,6 @@ def test_nothing_comes_out_of_nothing():
     assert segment_std(empty, none, 2).tolist() == [0, 0]
     assert len(segment_topk(empty, none, 0, 3)) == 0
     assert len(segment_topk(empty, none, 2, 3)) == 0
+    assert segment_topk_sum(empty, none, 2, 3).tolist() == [0, 0]
     assert len(segment_contenders(empty, none, torch.tensor([3, 0]), lambda rows: empty[rows])) == 0
     assert len(first_by_priority(empty, none, 2, none)) == 0
