@@ -25,8 +25,8 @@ def resolve_among_candidates(
 ) -> tuple[Pairs, tuple[Tensor, ...]]:
     """Leave every prior that several boxes selected to the best of all boxes it is a candidate of.
 
-    That may be one that did not select it. Equal scores go to the lowest row. Candidates are listed a second
-    time: it takes less than keeping them, and only those on contested priors are scored again.
+    That may be one that did not select it. Equal scores go to the lowest row. Only candidates on contested
+    priors are scored again; to list them again takes less than to keep them all.
 
     Args:
         selected: pairs and their values.
@@ -56,6 +56,20 @@ def resolve_among_candidates(
         (rival.select(won), tuple(value.index_select(0, won) for value in rival_values)),
     ]
     return joined(parts, prior_count)
+
+
+def once(candidates: Callable[[Targets], Pairs], targets: Targets) -> Callable[[Targets], Pairs]:
+    """The same candidates, but kept for a second time if all rows are asked for in one piece."""
+    kept: list[Pairs] = []
+
+    def listed(part: Targets) -> Pairs:
+        if len(part) < len(targets):
+            return candidates(part)
+        if not kept:
+            kept.append(candidates(part))
+        return kept[0]
+
+    return listed
 
 
 def joined(

@@ -1,28 +1,64 @@
 """Dynamic soft label: each box keeps its cheapest priors inside, with the IoU as class target."""
 
-from typing import ClassVar
+import math
+from typing import Literal, get_args
 
+import torch
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from ..boxes import box_centers, pair_iou, take_boxes
-from ..losses.functional import quality_focal
+from ..boxes import box_centers
+from ..losses.functional import negative_focal, quality_focal
 from ..priors import Priors
-from ..structures import Assignment, Pairs, Predictions, Targets
-from .base import Assigner
-from .dynamic_k import cheapest, dynamic_k
-from .pick import owners
-from .piecewise import piecewise
-from .story import Story
-from .take import class_logits, places, predicted_boxes
+from ..segments import segment_contenders
+from ..structures import Pairs, Predictions, Targets
+from .background_cost import BackgroundCost
+from .dynamic_k import DynamicKAssigner, Listing, Scene, shared
+from .take import class_logits, places
+
+ClassCost = Literal["all", "own"]
+Candidates = Literal["inside", "inside_any"]
 
 IOU_EPS = 1e-7
-"""Added to the IoU before the logarithm; mmdet's dynamic_soft_label_assigner.py."""
+"""Added to the IoU before its logarithm; mmdet's dynamic_soft_label_assigner.py."""
+
+BOUND_SLACK = 1e-4
+"""By how much, and by which share, a float32 estimate of a cost may be too high."""
+
+FEW_PAIRS = 2**13
+"""As many pairs are scored in less time than it takes to find out which need not be."""
 
 
-class DynamicSoftLabel(Assigner):
-    """Inside the box → class, IoU and centre cost → lowest dynamic k → lowest cost owns the prior."""
+class DynamicSoftLabel(DynamicKAssigner):
+    """Inside the box → class, IoU and centre cost → lowest dynamic k → lowest cost owns the prior.
 
-    uses_predictions: ClassVar[bool] = True
+    With u the IoU of the predicted box, p the probabilities of the classes and y their target, u for the
+    class of the box and 0 for the others, a pair costs
+
+        sum |y - p|² BCE(p, y)  +  iou_weight · -log u  +  10^(d - center_radius)
+
+    with d the distance of the centres of prior and box in strides of the prior's level. A box keeps the k
+    cheapest pairs; k is the sum of its `topk` greatest u, rounded down, at least 1. A prior that several
+    boxes keep goes to the box of lowest cost of all that it is a candidate of. The class target is u. A box
+    without a prior inside gets no pair.
+
+    Args:
+        topk: predictions whose IoU is added up.
+        iou_weight: of -log u in the cost.
+        center_radius: distance in strides at which a prior costs 1 more; each stride more costs ten times as
+            much.
+        class_cost: "all" sums over all classes, as the paper and mmdet do; "own" takes the box's class alone,
+            as batched implementations do.
+        candidates: "inside" lists the priors inside the box; "inside_any" those inside any box of its image,
+            as mmdet does: a box may then learn from a prior outside. Their number is that of boxes ×
+            candidates of the image.
+        ignore_threshold: share of a prior's area inside an ignore region from which on it takes no part.
+
+    Raises:
+        ValueError: an argument is out of range; in the call, predictions without boxes.
+
+    Source: Lyu et al. 2022 (RTMDet), sec. 3.3; mmdet's dynamic_soft_label_assigner.py.
+    """
 
     def __init__(
         self,
@@ -30,37 +66,102 @@ class DynamicSoftLabel(Assigner):
         topk: int = 13,
         iou_weight: float = 3.0,
         center_radius: float = 3.0,
+        class_cost: ClassCost = "all",
+        candidates: Candidates = "inside",
         ignore_threshold: float = 0.5,
     ) -> None:
-        super().__init__(ignore_threshold=ignore_threshold)
-        self.topk = topk
-        self.iou_weight = iou_weight
+        super().__init__(topk=topk, iou_weight=iou_weight, ignore_threshold=ignore_threshold)
+        if not math.isfinite(center_radius):
+            raise ValueError(f"expected a finite center_radius in strides, got {center_radius}")
+        for name, value, kinds in (
+            ("class_cost", class_cost, ClassCost),
+            ("candidates", candidates, Candidates),
+        ):
+            if value not in get_args(kinds):
+                raise ValueError(f"expected {name} in {get_args(kinds)}, got {value!r}")
         self.center_radius = center_radius
+        self.class_cost: ClassCost = class_cost
+        self.candidates: Candidates = candidates
 
-    def assign(
-        self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
-    ) -> Assignment:
-        assert predictions is not None
+    @property
+    def topk(self) -> int:
+        """Predictions whose IoU is added up."""
+        return self._topk
 
-        def shortlist(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
-            pairs = priors.inside(part)
-            place = places(pairs, part, len(priors))
-            iou = pair_iou(
-                predicted_boxes(predictions, place, "DynamicSoftLabel"), take_boxes(part.boxes, pairs.gt)
-            )
-            own = class_logits(predictions, place, pairs, part).double()
-            away = priors.centers[pairs.prior].double() - box_centers(part.boxes)[pairs.gt].double()
-            distance = away.square().sum(1).sqrt() / priors.stride[pairs.prior]
-            cost = quality_focal(own, iou.double()) - self.iou_weight * (iou.double() + IOU_EPS).log()
-            cost = (cost + 10 ** (distance - self.center_radius)).float()
-            kept = cheapest(cost, pairs.gt, dynamic_k(iou, pairs.gt, len(part), self.topk))
-            story.candidates(pairs, -cost)
-            story.keep(kept, otherwise="not_topk")
-            return pairs.select(kept), (cost[kept], iou[kept])
+    def listing(self, priors: Priors, targets: Targets) -> Listing:
+        inside = Listing(priors.count_inside(targets), priors.inside)
+        return inside if self.candidates == "inside" else shared([inside], targets, len(priors))
 
-        selected, (cost, iou) = piecewise(targets, priors.count_inside(targets), shortlist, story)
-        owned = owners(selected, -cost, targets, len(priors))
-        result = Assignment.hard(
-            selected.select(owned), targets, len(priors), levels=priors.levels, candidates=selected
+    def background(self, predictions: Predictions) -> BackgroundCost:
+        return BackgroundCost(predictions, lambda logits, quality: negative_focal(logits).sum(1))
+
+    def cost(
+        self, scene: Scene, pairs: Pairs, targets: Targets, iou: Float32[Tensor, "N"]
+    ) -> Float32[Tensor, "N"]:
+        cost, logit, place = self._own_cost(scene, pairs, targets, iou)
+        if self.class_cost == "all":
+            # Never negative but by rounding.
+            cost += (scene.background.at(place) - negative_focal(logit)).clamp_(min=0)
+        return cost.float()
+
+    def _own_cost(
+        self, scene: Scene, pairs: Pairs, targets: Targets, iou: Float32[Tensor, "N"]
+    ) -> tuple[Float64[Tensor, "N"], Float64[Tensor, "N"], Int64[Tensor, "N"]]:
+        """The cost with the box's class alone, the logit of that class, and the place of the prior."""
+        place = places(pairs, targets, len(scene.priors))
+        logit, target = class_logits(scene.predictions, place, pairs, targets).double(), iou.double()
+        cost = quality_focal(logit, target) - self.iou_weight * (target + IOU_EPS).log_()
+        distance = _distance_in_strides(scene.priors, targets, pairs, torch.float64)
+        return cost.add_(torch.pow(10.0, distance - self.center_radius)), logit, place
+
+    def contenders(
+        self,
+        scene: Scene,
+        pairs: Pairs,
+        targets: Targets,
+        iou: Float32[Tensor, "N"],
+        k: Int64[Tensor, "G"],
+    ) -> Int64[Tensor, "M"] | None:
+        if self.class_cost == "own" and len(pairs) <= FEW_PAIRS:
+            return None
+
+        def exact(rows: Int64[Tensor, "R"]) -> Float32[Tensor, "R"]:
+            return -self.cost(scene, pairs.select(rows), targets, iou.index_select(0, rows))
+
+        # The class cost is not negative; 10^38 is as much as float32 holds.
+        exponent = _distance_in_strides(scene.priors, targets, pairs, torch.float32) - self.center_radius
+        least = (
+            exponent.mul_(math.log(10))
+            .clamp_(max=87)
+            .exp_()
+            .sub_((iou + IOU_EPS).log_(), alpha=self.iou_weight)
         )
-        return Assignment(**{**vars(result), "score": iou[owned]})
+        bound = least.mul_(BOUND_SLACK - 1).add_(BOUND_SLACK)
+        rows = segment_contenders(bound, pairs.gt, k, exact)
+        if self.class_cost == "own":
+            return rows
+        # The sum over all classes is what costs: the own class tells more of the pairs out.
+        own = self._own_cost(scene, pairs.select(rows), targets, iou.index_select(0, rows))[0]
+        bound = -own.float()
+        near = segment_contenders(
+            bound, pairs.gt.index_select(0, rows), k, lambda some: exact(rows.index_select(0, some))
+        )
+        return rows.index_select(0, near)
+
+    def extra_repr(self) -> str:
+        return (
+            f"topk={self.topk}, iou_weight={self.iou_weight}, center_radius={self.center_radius}, "
+            f"class_cost={self.class_cost!r}, candidates={self.candidates!r}, "
+            f"ignore_threshold={self.ignore_threshold}"
+        )
+
+
+def _distance_in_strides(priors: Priors, targets: Targets, pairs: Pairs, dtype: torch.dtype) -> Tensor:
+    """Of the centres of box and prior."""
+    point, center = priors.centers.to(dtype), box_centers(targets.boxes).to(dtype)
+    x, y = (
+        point[:, axis].index_select(0, pairs.prior).sub_(center[:, axis].index_select(0, pairs.gt))
+        for axis in (0, 1)
+    )
+    distance = x.square_().add_(y.square_()).sqrt_()
+    return distance.div_(priors.stride.index_select(0, pairs.prior))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..boxes import box_centers, box_sizes, take_boxes
@@ -24,11 +24,13 @@ def side_distances(priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tens
     return torch.stack((x - x1, y - y1, x2 - x, y2 - y)).T
 
 
-def center_offsets(priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N 2"]:
-    """From each box's centre to that of the prior, in strides of the prior's level."""
-    centers = box_centers(targets.boxes).index_select(0, pairs.gt)
-    stride = priors.stride.index_select(0, pairs.prior)
-    return (priors.centers.index_select(0, pairs.prior) - centers) / stride[:, None]
+def near_center(priors: Priors, targets: Targets, pairs: Pairs, radius: float) -> Bool[Tensor, "N"]:
+    """Whether `Priors.within` lists the pair for this radius, in strides."""
+    center = box_centers(targets.boxes).index_select(0, pairs.gt)
+    point = priors.centers.index_select(0, pairs.prior)
+    half = (radius * priors.stride).index_select(0, pairs.prior)[:, None]
+    # Compared as the query does: a difference rounds otherwise than a sum.
+    return ((point > center - half) & (point < center + half)).all(1)
 
 
 def enlarged(targets: Targets, min_side: float) -> Targets:
