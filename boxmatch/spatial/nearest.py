@@ -72,7 +72,7 @@ def _search(
     def part(piece: slice) -> tuple[Tensor]:
         return (_search_windows(index, centers[piece], wanted, side),)
 
-    return in_pieces(candidates, part)[0]
+    return in_pieces(candidates, part, cached=True)[0]
 
 
 def _search_windows(
