@@ -70,7 +70,11 @@ def pair_iou_and_giou(
 ) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"]]:
     """What `pair_iou` and `pair_giou` give, for the price of the second."""
     inter, union = _inter_and_union(boxes, others)
-    hull = area(_hull(boxes, others))
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
+    width = torch.maximum(x2, other_x2) - torch.minimum(x1, other_x1)
+    height = torch.maximum(y2, other_y2) - torch.minimum(y1, other_y1)
+    hull = width.clamp(min=0) * height.clamp(min=0)
     iou = _ratio(inter, union)
     return iou, iou - _ratio(hull - union, hull)
 
