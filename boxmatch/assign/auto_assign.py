@@ -17,7 +17,7 @@ from .center_prior import cells_from_center
 from .negative_weight import NegativeConflict, settle_same_class
 from .piecewise import piecewise
 from .story import Story
-from .take import class_logits, places, predicted_boxes, quality_logits
+from .take import by_column, class_logits, places, predicted_boxes, quality_logits
 
 _EPS = 1e-12  # of the published code
 
@@ -100,13 +100,14 @@ class AutoAssign(Assigner):
                 "AutoAssign compares predicted boxes, got none; pass predictions with decoded boxes (xyxy px)"
             )
         overlap = best_overlap(predictions.boxes, targets)
+        lengths = priors.count_inside(targets)
+        if self.force_topk:
+            lengths = lengths.masked_fill(lengths == 0, len(priors))
+        predictions = by_column(predictions, lengths)
 
         def weigh(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
             return self._weigh(priors, part, predictions, overlap)
 
-        lengths = priors.count_inside(targets)
-        if self.force_topk:
-            lengths = lengths.masked_fill(lengths == 0, len(priors))
         pairs, (weight, prior, neg_weight) = piecewise(targets, lengths, weigh, story)
         story.candidates(pairs, weight)
         return Assignment(

@@ -20,9 +20,10 @@ def best_overlap(boxes: Float[Tensor, "B P 4"], targets: Targets) -> Float[Tenso
     x1, y1, x2, y2 = (part.unsqueeze(1) for part in boxes.detach().unbind(2))  # (B, 1, P)
     area = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
     best = torch.zeros_like(area[:, 0])
-    padded = _padded(targets)
+    if not len(targets):
+        return best
     step = max(1, _AT_ONCE // max(best.numel(), 1))
-    for some in padded.split(step, dim=1):
+    for some in _padded(targets).split(step, dim=1):
         gx1, gy1, gx2, gy2 = some.split(1, dim=2)  # (B, some, 1)
         width = torch.minimum(x2, gx2).sub_(torch.maximum(x1, gx1)).clamp_(min=0)
         height = torch.minimum(y2, gy2).sub_(torch.maximum(y1, gy1)).clamp_(min=0)
@@ -36,9 +37,8 @@ def best_overlap(boxes: Float[Tensor, "B P 4"], targets: Targets) -> Float[Tenso
 def _padded(targets: Targets) -> Float[Tensor, "B M 4"]:
     """The boxes of each image in a row, filled up with boxes without area."""
     counts = targets.per_image()
-    most = int(counts.max()) if len(targets) else 0
     first = counts.cumsum(0) - counts
     slot = torch.arange(len(targets), device=counts.device) - first.index_select(0, targets.image)
-    padded = targets.boxes.new_zeros((targets.batch_size, most, 4))
+    padded = targets.boxes.new_zeros((targets.batch_size, int(counts.max()), 4))
     padded[targets.image, slot] = targets.boxes
     return padded

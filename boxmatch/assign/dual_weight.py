@@ -16,7 +16,7 @@ from .center_prior import fixed_center_prior
 from .negative_weight import DegenerateBag, NegativeConflict, bag_curve, fixed_curve, settle_same_class
 from .piecewise import piecewise
 from .story import Story
-from .take import class_logits, places, predicted_boxes, quality_logits
+from .take import by_column, class_logits, places, predicted_boxes, quality_logits
 
 LocalizationScore = Literal["giou", "iou"]
 Bag = Literal["soft_center", "hard_center", "topk"]
@@ -27,7 +27,6 @@ HARD_PRIOR = 0.3
 """Least centre prior of the hard bag: a radius of 1.72 cells. Source: strongwolf/DW (`soft_prior=False`)."""
 
 _EPS = 1e-12  # of the official code: least sum of a bag
-_BYTES_FACTOR = 4  # a pair takes some four times the memory here that the budget of pieces is meant for
 
 
 class DualWeight(Assigner):
@@ -147,11 +146,12 @@ class DualWeight(Assigner):
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
         assert predictions is not None
+        lengths = priors.count_inside(targets)
+        predictions = by_column(predictions, lengths)
 
         def weigh(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
             return self._weigh(priors, part, predictions)
 
-        lengths = priors.count_inside(targets) * _BYTES_FACTOR
         pairs, (weight, neg_weight) = piecewise(targets, lengths, weigh, story)
         story.candidates(pairs, weight)
         return Assignment(

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..reproducible import power
-from ..segments import budget_slices, segment_lengths, segment_max, segment_min
-from ..spatial.pieces import PAIR_BUDGET
+from ..segments import segment_lengths, segment_max, segment_min
+from ..spatial.pieces import in_pieces
 from ..structures import Pairs, Targets
 
 NegativeConflict = Literal["min", "max", "last"]
@@ -76,24 +76,25 @@ def settle_same_class(
         prior_count: number of priors per image.
         rule: "min", "max", or "last": that of the highest row of the targets.
     """
-    slot, slots_per_image = _shared_slots(targets)
-    if not len(slots_per_image):
+    slot, slots = _shared_slots(targets)
+    if not bool((slot >= 0).any()):
         return values
-    settled = values.clone()
-    rows = (slot.index_select(0, pairs.gt) >= 0).nonzero().squeeze(1)
-    owner = pairs.gt.index_select(0, rows)
-    place = slot.index_select(0, owner).mul_(prior_count).add_(pairs.prior.index_select(0, rows))
-    per_image = segment_lengths(targets.image.index_select(0, owner), targets.batch_size)
-    ends = [0, *per_image.cumsum(0).tolist()]
-    first_slots = [0, *slots_per_image.cumsum(0).tolist()]
-    # As many images at once as the budget allows: a table over priors and their classes with several boxes.
-    for piece in budget_slices(slots_per_image * prior_count, PAIR_BUDGET):
-        mine = rows[ends[piece.start] : ends[piece.stop]]
-        first, last = first_slots[piece.start], first_slots[piece.stop]
-        cell = place[ends[piece.start] : ends[piece.stop]] - first * prior_count
-        value = _of_each_cell(values.index_select(0, mine), cell, (last - first) * prior_count, rule)
-        settled.index_copy_(0, mine, value)
-    return settled
+    per_box = torch.bincount(pairs.gt, minlength=len(targets))
+    per_image = torch.zeros_like(slots).index_add_(0, targets.image, per_box)
+    ends, first_slot = ([0, *counts.cumsum(0).tolist()] for counts in (per_image, slots))
+
+    def part(images: slice) -> tuple[Tensor]:
+        mine = slice(ends[images.start], ends[images.stop])
+        first, last = first_slot[images.start], first_slot[images.stop]
+        owner, settled = pairs.gt[mine], values[mine].clone()
+        rows = (slot.index_select(0, owner) >= 0).nonzero().squeeze(1)
+        cell = slot.index_select(0, owner.index_select(0, rows)).sub_(first).mul_(prior_count)
+        cell.add_(pairs.prior[mine].index_select(0, rows))
+        picked = _of_each_cell(settled.index_select(0, rows), cell, (last - first) * prior_count, rule)
+        return (settled.index_copy_(0, rows, picked),)
+
+    # Some images at a time: the cells are priors times classes with several boxes.
+    return in_pieces(slots * prior_count + per_image, part, cached=True)[0]
 
 
 def _of_each_cell(
@@ -112,14 +113,12 @@ def _shared_slots(targets: Targets) -> tuple[Int64[Tensor, "G"], Int64[Tensor, "
     """Number the (image, class) pairs that have several boxes, image by image.
 
     Returns:
-        slot: number for each ground truth, -1 where it is the only one of its class; and how many there are
-            in each image, or an empty tensor if there are none at all.
+        slot: number for each ground truth, -1 where it is the only one of its class.
+        slots: how many there are in each image.
     """
     classes = int(targets.labels.max()) + 1 if len(targets) else 1
     key = targets.image * classes + targets.labels
     kinds, kind, sizes = key.unique(return_inverse=True, return_counts=True)
     shared = sizes > 1
-    number = shared.long().cumsum(0) - 1
-    slot = torch.where(shared, number, -1)[kind]
-    per_image = segment_lengths((kinds // classes)[shared], targets.batch_size)
-    return slot, per_image if bool(shared.any()) else per_image[:0]
+    slot = torch.where(shared, shared.cumsum(0) - 1, -1).index_select(0, kind)
+    return slot, segment_lengths((kinds // classes)[shared], targets.batch_size)

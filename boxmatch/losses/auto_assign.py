@@ -10,9 +10,9 @@ from ..priors import Priors
 from ..segments import segment_sum
 from ..structures import Assignment, Predictions, Targets
 from .background import BackgroundFocal
-from .dual_weight_sums import SoftPairs
 from .functional import check_gamma
 from .reduce import mean_over_ranks, rank_count
+from .soft_pairs import SoftPairs, at_least_float32, wants_gradient
 
 _EPS = 1e-12  # of the published code
 
@@ -92,37 +92,36 @@ class AutoAssignLoss(nn.Module):
                 "AutoAssignLoss: expected decoded boxes (xyxy px) in predictions.boxes, got None"
             )
         with torch.autocast(predictions.logits.device.type, enabled=False):
-            pairs = SoftPairs.of(assignment, targets, predictions.logits.shape[2], inside=True)
+            predictions = at_least_float32(predictions)
+            pairs = SoftPairs(assignment, targets, predictions.logits.shape[2], inside=True)
             positives, negatives = self._normalisers(targets, assignment.score)
-            positive = self._positive(pairs, targets, predictions, assignment)
             return {
-                "positive": self.pos_weight * positive / positives,
+                "positive": self.pos_weight * self._positive(pairs, predictions) / positives,
                 "negative": self.neg_weight * self._negative(pairs, predictions) / negatives,
-                "center": self.center_weight * _center(targets, assignment, pairs.background.image),
+                "center": self.center_weight * _center(targets, assignment),
             }
 
-    def _positive(
-        self, pairs: SoftPairs, targets: Targets, predictions: Predictions, assignment: Assignment
-    ) -> Tensor:
+    def _positive(self, pairs: SoftPairs, predictions: Predictions) -> Tensor:
+        """Σ over boxes of -ln Σ W P."""
         assert predictions.boxes is not None
-        predicted = take_boxes(predictions.boxes.flatten(0, 1), pairs.place)
-        giou = pair_giou(predicted, take_boxes(pairs.boxes.to(predicted.dtype), pairs.gt))
-        log_joint = logsigmoid(predictions.logits.flatten().index_select(0, pairs.entry))
+        everything = slice(0, len(pairs))
+        place, gt, count = pairs.places(everything), pairs.assignment.pairs.gt, len(pairs.targets)
+        predicted = take_boxes(predictions.boxes.flatten(0, 1), place)
+        giou = pair_giou(predicted, pairs.boxes(everything, predicted.dtype))
+        log_joint = logsigmoid(predictions.logits.flatten().index_select(0, pairs.entries(everything)))
         if predictions.quality is not None:
-            log_joint = log_joint + logsigmoid(predictions.quality.flatten().index_select(0, pairs.place))
+            log_joint = log_joint + logsigmoid(predictions.quality.flatten().index_select(0, place))
         log_joint = log_joint - self.beta * (1 - giou)
-        confidence = segment_sum(log_joint.exp() * assignment.weight, pairs.gt, len(targets))
+        confidence = segment_sum(log_joint.exp() * pairs.assignment.weight, gt, count)
         # A box without a pair: ln 1. Others are above 0, and held there where float32 loses them.
-        served = torch.bincount(pairs.gt, minlength=len(targets)) > 0
+        served = torch.bincount(gt, minlength=count) > 0
         tiny = torch.finfo(confidence.dtype).tiny
         return -torch.where(served, confidence.clamp(min=tiny), 1).log().sum()
 
     def _negative(self, pairs: SoftPairs, predictions: Predictions) -> Tensor:
         logits, quality = predictions.logits, predictions.quality
-        parts = (logits,) if quality is None else (logits, quality)
-        want_gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
         value: Tensor = BackgroundFocal.apply(
-            logits, quality, pairs.background, self.neg_gamma, want_gradient
+            logits, quality, pairs, self.neg_gamma, wants_gradient(logits, quality)
         )
         return value
 
@@ -142,10 +141,10 @@ class AutoAssignLoss(nn.Module):
         )
 
 
-def _center(targets: Targets, assignment: Assignment, image: Tensor) -> Tensor:
+def _center(targets: Targets, assignment: Assignment) -> Tensor:
     """Mean over images of (number of boxes / Σ w)."""
     images = targets.batch_size
     objects = torch.bincount(targets.image[~targets.ignore], minlength=images)
-    total = segment_sum(assignment.score, image, images)
+    total = segment_sum(assignment.score, assignment.image, images)
     share = torch.where(total > 0, objects / total.clamp(min=_EPS), 0 * total)
     return share.sum() / max(images, 1)

@@ -4,7 +4,8 @@ The score of a class is sigmoid(class logit) · sigmoid(objectness logit); its l
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,23 +14,42 @@ from torch.autograd.function import once_differentiable
 MAX_LOGIT = 60.0
 """Logits beyond ± this count as that, with the gradient they have there: exp(60) is finite in float32."""
 
-_IMAGES_BUDGET = {"cpu": 2**21, "cuda": 2**26}
-"""Entries (priors × classes) of the table of exceptions; whole images, at least one."""
+_TABLE_BUDGET = {"cpu": 2**21, "cuda": 2**26}
+"""Entries (priors × classes) of the table of negative weights; whole images, at least one."""
 
-_BLOCK_BUDGET = {"cpu": 2**16, "cuda": 2**26}
+_BLOCK_BUDGET = {"cpu": 2**17, "cuda": 2**26}
 """Entries worked on at once: on a CPU a block and its five temporaries stay in the cache."""
+
+
+@runtime_checkable
+class NegativeWeights(Protocol):
+    """Where the background term is not the plain one."""
+
+    @property
+    def ignored(self) -> Tensor:
+        """(B, P) priors without any term."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the negative weight multiplies the score (AutoAssign) or the loss (DualWeight)."""
+
+    def of_images(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Positions in (B · P · C) of the pairs of some images, and 1 - negative weight of each.
+
+        Pairs of one position carry the same value.
+        """
 
 
 @dataclass(frozen=True)
 class Exceptions:
-    """Where the background term is not the plain one.
+    """Negative weights given as one list.
 
     Args:
-        entry: (N,) position of each pair in (B · P · C); ascending in the image.
+        entry: (N,) position of each pair in (B · P · C).
         image: (N,) image of each pair, ascending.
         spared: (N,) 1 - negative weight of the pair; pairs of one entry carry the same value.
         ignored: (B, P) priors without any term.
-        inside: whether the negative weight multiplies the score (AutoAssign) or the loss (DualWeight).
+        inside: whether the negative weight multiplies the score or the loss.
     """
 
     entry: Tensor
@@ -37,6 +57,16 @@ class Exceptions:
     spared: Tensor
     ignored: Tensor
     inside: bool
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """0, and up to which pair each image reaches."""
+        return [0, *torch.bincount(self.image, minlength=len(self.ignored)).cumsum(0).tolist()]
+
+    def of_images(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """See `NegativeWeights`."""
+        rows = slice(self._ends[first], self._ends[last])
+        return self.entry[rows], self.spared[rows]
 
 
 class BackgroundSum(NamedTuple):
@@ -56,51 +86,72 @@ class BackgroundSum(NamedTuple):
 
 
 def background_sum(
-    logits: Tensor, quality: Tensor | None, exceptions: Exceptions, gamma: float, want_gradient: bool
+    logits: Tensor, quality: Tensor | None, weights: NegativeWeights, gamma: float, want_gradient: bool
 ) -> BackgroundSum:
-    """Σ k · s^gamma · (-ln(1 - s)) with s the score and k the negative weight; see `Exceptions.inside`.
+    """Σ k s^gamma (-ln(1 - s)), or Σ (k s)^gamma (-ln(1 - k s)), with s the score and k the negative weight.
+
+    k is that of the pairs, 0 for priors that take no part and 1 everywhere else.
 
     Args:
         logits: (B, P, C), contiguous.
         quality: (B, P) objectness logits, or None: then s = sigmoid(class logit).
+        weights: k, and which of the two.
         gamma: focal exponent, 0 or at least 1.
         want_gradient: compute the gradients in the same passes.
     """
     images, priors, classes = logits.shape
-    at_once = max(1, _budget(_IMAGES_BUDGET, logits) // max(priors * classes, 1))
-    counts = torch.bincount(exceptions.image, minlength=images)
-    ends = [0, *counts.cumsum(0).tolist()]
-    some_ignored = bool(exceptions.ignored.any())
-    table = logits.new_zeros(min(at_once, images) * priors, classes)
+    at_once = max(1, _budget(_TABLE_BUDGET, logits) // max(priors * classes, 1))
+    some_ignored = bool(weights.ignored.any())
+    table = logits.new_zeros(min(at_once, images) * priors, classes)  # 1 - k
     grad_logits = torch.empty_like(logits) if want_gradient else None
     grad_quality = torch.empty_like(quality) if want_gradient and quality is not None else None
     value, spared = logits.new_zeros(()), logits.new_zeros(())
-    # Some images at a time, so that the table of exceptions is small and is cleared where it was written.
+    # Some images at a time, so that the table is small; it is cleared where it was written.
     for first in range(0, images, at_once):
         last = min(first + at_once, images)
-        mine = slice(ends[first], ends[last])
-        entry = exceptions.entry[mine] - first * priors * classes
+        entry, saved = weights.of_images(first, last)
+        entry = entry - first * priors * classes
         part = table[: (last - first) * priors]
-        part.view(-1).index_copy_(0, entry, exceptions.spared[mine])
+        part.view(-1).index_copy_(0, entry, saved.to(part.dtype))
         spared += part.sum()
         if some_ignored:
-            rows = exceptions.ignored[first:last].flatten().nonzero().squeeze(1)
+            rows = weights.ignored[first:last].flatten().nonzero().squeeze(1)
             part.index_fill_(0, rows, 1)
-        value += _rows_sum(
-            _Rows(
-                logits[first:last].view(-1, classes),
-                None if quality is None else quality[first:last].reshape(-1, 1),
-                part,
-                None if grad_logits is None else grad_logits[first:last].view(-1, classes),
-                None if grad_quality is None else grad_quality[first:last].view(-1, 1),
-            ),
-            gamma,
-            exceptions.inside,
+        rows_of_images = _Rows(
+            logits[first:last].view(-1, classes),
+            None if quality is None else quality[first:last].reshape(-1, 1),
+            part,
+            None if grad_logits is None else grad_logits[first:last].view(-1, classes),
+            None if grad_quality is None else grad_quality[first:last].view(-1, 1),
         )
+        value += _rows_sum(rows_of_images, gamma, weights.inside)
         part.view(-1).index_fill_(0, entry, 0)
         if some_ignored:
             part.index_fill_(0, rows, 0)
     return BackgroundSum(value, spared, grad_logits, grad_quality)
+
+
+class BackgroundFocal(torch.autograd.Function):
+    """`background_sum` as a node of the graph: the same inputs, its value as output."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        quality: Tensor | None,
+        weights: NegativeWeights,
+        gamma: float,
+        want_gradient: bool,
+    ) -> Tensor:
+        result = background_sum(logits.contiguous(), quality, weights, gamma, want_gradient)
+        ctx.save_for_backward(result.grad_logits, result.grad_quality)
+        return result.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        by_logits, by_quality = ctx.saved_tensors
+        return by_logits * grad, None if by_quality is None else by_quality * grad, None, None, None
 
 
 class _Rows(NamedTuple):
@@ -112,31 +163,31 @@ class _Rows(NamedTuple):
     grad_logits: Tensor | None
     grad_quality: Tensor | None
 
-    def block(self, rows: slice) -> "_Rows":
+    def some(self, rows: slice) -> "_Rows":
         return _Rows(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
 def _rows_sum(rows: _Rows, gamma: float, inside: bool) -> Tensor:
-    size = max(1, _budget(_BLOCK_BUDGET, rows.logits) // max(rows.logits.shape[1], 1))
+    count, classes = rows.logits.shape
+    size = max(1, _budget(_BLOCK_BUDGET, rows.logits) // max(classes, 1))
     sums = [
-        _block_sum(rows.block(slice(start, start + size)), gamma, inside)
-        for start in range(0, len(rows.logits), size)
+        _block_sum(rows.some(slice(start, start + size)), gamma, inside) for start in range(0, count, size)
     ]
     return torch.stack(sums).sum() if sums else rows.logits.new_zeros(())
 
 
 def _block_sum(block: _Rows, gamma: float, inside: bool) -> Tensor:
     """Sum of one block, its gradient on the way; every line is one pass over the block."""
-    score = block.logits.clamp(-MAX_LOGIT, MAX_LOGIT).exp_()
-    off = (score + 1).reciprocal_()  # 1 - sigmoid(class logit)
-    score.mul_(off)
+    bounded = block.logits.clamp(-MAX_LOGIT, MAX_LOGIT)
+    score = bounded.sigmoid()
+    off = bounded.neg_().sigmoid_()  # 1 - sigmoid(class logit)
     rest = off  # 1 - score, without the cancellation of a difference
     not_object = None
     if block.quality is not None:
-        bounded = block.quality.clamp(-MAX_LOGIT, MAX_LOGIT)
-        not_object = torch.sigmoid(-bounded)
+        objectness = block.quality.clamp(-MAX_LOGIT, MAX_LOGIT)
+        not_object = torch.sigmoid(-objectness)
         rest = torch.addcmul(off, score, not_object)
-        score.mul_(torch.sigmoid(bounded))
+        score.mul_(torch.sigmoid(objectness))
     if inside:
         rest = torch.addcmul(rest, score, block.spared)
         score.addcmul_(score, block.spared, value=-1)
@@ -157,26 +208,3 @@ def _block_sum(block: _Rows, gamma: float, inside: bool) -> Tensor:
 
 def _budget(budgets: dict[str, int], values: Tensor) -> int:
     return budgets["cpu" if values.device.type == "cpu" else "cuda"]
-
-
-class BackgroundFocal(torch.autograd.Function):
-    """`background_sum` as a node of the graph; inputs as there, output its value."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        quality: Tensor | None,
-        exceptions: Exceptions,
-        gamma: float,
-        want_gradient: bool,
-    ) -> Tensor:
-        result = background_sum(logits.contiguous(), quality, exceptions, gamma, want_gradient)
-        ctx.save_for_backward(result.grad_logits, result.grad_quality)
-        return result.value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        logits_slope, quality_slope = ctx.saved_tensors
-        return logits_slope * grad, None if quality_slope is None else quality_slope * grad, None, None, None

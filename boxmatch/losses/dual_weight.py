@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ..priors import Priors
 from ..structures import Assignment, Predictions, Targets
-from .dual_weight_sums import DualWeightSums, SoftPairs
+from .dual_weight_sums import DualWeightSums
 from .functional import check_gamma
 from .reduce import mean_over_ranks, rank_count
+from .soft_pairs import SoftPairs, at_least_float32, wants_gradient
 
 NegativeNormFallback = Literal["ema", "clamp1"]
 
@@ -119,13 +120,11 @@ class DualWeightLoss(nn.Module):
                 "assigner that reads predictions, or decode them"
             )
         with torch.autocast(predictions.logits.device.type, enabled=False):
-            logits, boxes = _at_least_float32(predictions.logits), _at_least_float32(predictions.boxes)
-            quality = None if predictions.quality is None else _at_least_float32(predictions.quality)
-            pairs = SoftPairs.of(assignment, targets, logits.shape[2], inside=False)
-            parts = (logits, boxes) if quality is None else (logits, boxes, quality)
-            want_gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+            wide = at_least_float32(predictions)
+            logits, boxes, quality = wide.logits, wide.boxes, wide.quality
+            pairs = SoftPairs(assignment, targets, logits.shape[2], inside=False)
             class_sum, box_sum, background, spared = DualWeightSums.apply(
-                logits, quality, boxes, pairs, self.neg_gamma, want_gradient
+                logits, quality, boxes, pairs, self.neg_gamma, wants_gradient(logits, quality, boxes)
             )
             positives, negatives = self.normalisers(targets, spared)
             return {
@@ -167,7 +166,3 @@ class DualWeightLoss(nn.Module):
             f"neg_gamma={self.neg_gamma}, neg_norm_fallback={self.neg_norm_fallback!r}, "
             f"momentum={self.momentum}"
         )
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
