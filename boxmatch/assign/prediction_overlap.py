@@ -17,6 +17,9 @@ from ..structures import Predictions, Targets
 SLACK = 1e-4
 CENTER_SLACK = 2.0**-21
 
+SIDE = 32
+"""Bins along each axis: 20 to 40 px in pictures of usual size, as wide as the windows of common boxes."""
+
 SIZE_CLASSES = 16
 """Areas from 1 px² to 2^30 px² in steps of a factor of 4; the classes at the ends hold the rest."""
 
@@ -43,7 +46,7 @@ def predictions_over_boxes(
         )
     count = len(priors)
     mask = torch.zeros(targets.batch_size * count, dtype=torch.bool, device=targets.boxes.device)
-    if min_iou >= 1 or not len(targets):
+    if min_iou >= 1 or not len(targets) or not count:
         return mask.view(targets.batch_size, count)
     boxes = predictions.boxes.flatten(0, 1).T.contiguous().T  # column by column
     areas = area(boxes)
@@ -53,7 +56,7 @@ def predictions_over_boxes(
     gt_areas = area(targets.boxes)
     x, y = box_centers(boxes).unbind(1)
     meetings = points_in_windows(
-        raster_of(priors),
+        _raster(priors),
         (x, y),
         room,
         windows,
@@ -71,18 +74,18 @@ def predictions_over_boxes(
     return mask.view(targets.batch_size, count)
 
 
-def raster_of(priors: Priors) -> Raster:
-    """A raster over the picture of the priors."""
+def _raster(priors: Priors) -> Raster:
+    """Over the picture of the priors."""
     if priors.levels:
         width, height = (
             max(cells * level.stride for cells, level in zip(sizes, priors.levels))
             for sizes in zip(*((level.width, level.height) for level in priors.levels))
         )
-        return Raster.over(0.0, 0.0, width, height)
+        return Raster(0.0, 0.0, width, height, SIDE)
     if not len(priors):
-        return Raster.over(0.0, 0.0, 1.0, 1.0)
+        return Raster(0.0, 0.0, 1.0, 1.0, SIDE)
     corners = torch.cat((priors.centers.amin(0), priors.centers.amax(0)))
-    return Raster.over(*corners.tolist())
+    return Raster(*corners.tolist(), SIDE)
 
 
 def _windows(

@@ -12,7 +12,7 @@ from ..priors import Priors
 from ..segments import first_by_priority
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
-from .nearest_boxes import nearest_boxes
+from .nearest_boxes import nearest_anchors, nearest_boxes
 from .prediction_overlap import predictions_over_boxes
 from .story import Story
 from .take import places
@@ -88,9 +88,8 @@ class Uniform(Assigner):
         assert predictions is not None
         ignored = predictions_over_boxes("Uniform", priors, targets, predictions, self.ignore_iou)
         assert predictions.boxes is not None  # checked there
-        predicted = nearest_boxes(priors, xyxy_to_cxcywh(predictions.boxes), targets, self.topk)
-        anchors = torch.cat((priors.centers, priors.wh), dim=1)[None]
-        anchored = nearest_boxes(priors, anchors, targets, self.topk)
+        predicted = nearest_boxes(xyxy_to_cxcywh(predictions.boxes), targets, self.topk)
+        anchored = nearest_anchors(priors, targets, self.topk)
         claims, weight, score = self._claims(predicted, anchored, len(priors))
         iou = pair_iou(take_boxes(priors.boxes, claims.prior), take_boxes(targets.boxes, claims.gt))
         positive = iou >= self.positive_iou

@@ -20,35 +20,36 @@ from torch import Tensor
 from ..segments import budget_slices, concatenated_ranges, ragged_arange
 from . import pieces
 
-SIDE = 32
-"""Bins along each axis: 20 to 40 px in pictures of usual size, as wide as the windows of common boxes."""
-
 
 @dataclass(frozen=True)
 class Raster:
-    """Square bins over a rectangle; places outside it belong to the nearest bin.
+    """Bins over a rectangle, as many rows as columns; places outside it belong to the nearest bin.
+
+    The choice has an effect on time only.
 
     Args:
-        left, top: where it begins, in pixels.
-        bins_per_px: along x and y.
+        left, top, right, bottom: the rectangle, in pixels.
+        side: number of rows, and of columns.
     """
 
     left: float
     top: float
-    bins_per_px: tuple[float, float]
-
-    @classmethod
-    def over(cls, left: float, top: float, right: float, bottom: float) -> "Raster":
-        """The raster over a rectangle; the choice has an effect on time only."""
-        return cls(left, top, (SIDE / max(right - left, 1.0), SIDE / max(bottom - top, 1.0)))
+    right: float
+    bottom: float
+    side: int
 
     def column(self, x: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
         """Column of the bin of each x; never decreases with x, however it is rounded."""
-        return _bin(x, self.left, self.bins_per_px[0])
+        return self._bin(x, self.left, self.right)
 
     def row(self, y: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
         """Row of the bin of each y."""
-        return _bin(y, self.top, self.bins_per_px[1])
+        return self._bin(y, self.top, self.bottom)
+
+    def _bin(self, values: Tensor, low: float, high: float) -> Tensor:
+        per_px = self.side / max(high - low, 1.0)
+        # Held within the raster before it becomes an integer: coordinates of a wild network fit no integer.
+        return ((values - low) * per_px).clamp_(0, self.side - 1).long()
 
 
 def points_in_windows(
@@ -75,16 +76,21 @@ def points_in_windows(
     first_column, first_row = raster.column(left), raster.row(top)
     columns = (raster.column(right) - first_column + 1) * (right >= left)
     rows = (raster.row(bottom) - first_row + 1) * (bottom >= top)
-    place = (point_room * SIDE).add_(raster.row(points[1])).mul_(SIDE).add_(raster.column(points[0]))
+    place = (
+        (point_room * raster.side)
+        .add_(raster.row(points[1]))
+        .mul_(raster.side)
+        .add_(raster.column(points[0]))
+    )
     for part in budget_slices(rows * columns, pieces.PAIR_BUDGET):
         run, row = ragged_arange(rows[part] * (columns[part] > 0), first_row[part])
         run = run + (part.start or 0)
-        first = (window_room[run] * SIDE + row) * SIDE + first_column[run]
+        first = (window_room[run] * raster.side + row) * raster.side + first_column[run]
         length = columns[run]
         bins = concatenated_ranges(first, length)
         order = bins.argsort()
         window = run.repeat_interleave(length, output_size=len(bins))[order]
-        counts = torch.bincount(bins, minlength=rooms * SIDE * SIDE)
+        counts = torch.bincount(bins, minlength=rooms * raster.side**2)
         yield from _meetings(place, window, counts)
 
 
@@ -106,8 +112,3 @@ def _meetings(
         note = concatenated_ranges(begins[start:end], lengths[start:end])
         listed = point[start:end].repeat_interleave(lengths[start:end], output_size=len(note))
         yield listed, window.index_select(0, note)
-
-
-def _bin(values: Tensor, origin: float, per_px: float) -> Tensor:
-    # Held within the raster before it becomes an integer: coordinates of a wild network fit no integer.
-    return ((values - origin) * per_px).clamp_(0, SIDE - 1).long()
