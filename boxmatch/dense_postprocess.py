@@ -85,9 +85,12 @@ class DensePostProcess(PostProcess):
         images, _, classes = predictions.logits.shape
         with torch.autocast(predictions.boxes.device.type, enabled=False):
             image, prior, label, scores = self._candidates(predictions, levels)
-            boxes, valid = clip(predictions.boxes[image, prior].float(), size)
+            decoded = predictions.boxes[image, prior].float()
+            boxes, _ = clip(decoded, size)
             if self.inclusive_pixels:
                 boxes = _at_least_a_pixel(boxes, size)
+            # A side may be 0 (distances after a ReLU); the originals keep such boxes.
+            valid = torch.isfinite(decoded).all(1) & (decoded[:, 2:] >= decoded[:, :2]).all(1)
             rows = valid.nonzero().squeeze(1)
             image, label, scores, boxes = image[rows], label[rows], scores[rows], boxes[rows]
             group = image * classes + label
