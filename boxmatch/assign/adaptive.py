@@ -43,7 +43,8 @@ def assign_above_threshold(
         pairs = priors.nearest(part, topk, whole_cells=True)
         score, threshold = judge(part, pairs)
         above = (score >= threshold[:, None]).flatten()
-        story.candidates(pairs, score.flatten(), threshold.repeat_interleave(count))
+        if story.active:
+            story.candidates(pairs, score.flatten(), threshold.repeat_interleave(count))
         story.keep(above, otherwise="below_threshold")
         rows = above.nonzero().squeeze(1)
         pairs, values = pairs.select(rows), score.flatten().index_select(0, rows)

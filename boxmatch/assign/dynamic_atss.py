@@ -54,7 +54,6 @@ class DynamicATSS(Assigner):
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
         assert predictions is not None
-
         count = priors.count_nearest(self.topk, whole_cells=True)
 
         def judge(part: Targets, pairs: Pairs) -> tuple[Tensor, Tensor]:
