@@ -50,7 +50,7 @@ def parametrize_cases(metafunc: pytest.Metafunc, *systems: str, pattern: str = "
         values += [pytest.param(file, id=f"{system}-{file.stem}") for file in files]
         if not folder.is_dir():
             reason = f"no folder {folder}; say where with --golden-dir"
-            values.append(pytest.param(None, marks=pytest.mark.skip(reason), id=f"{system}-missing"))
+            values.append(pytest.param(None, marks=pytest.mark.skip(reason=reason), id=f"{system}-missing"))
         elif not files:
             values.append(pytest.param(folder / pattern, id=f"{system}-{pattern}"))
     metafunc.parametrize("dense_file", values)
