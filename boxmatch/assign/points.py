@@ -33,6 +33,13 @@ def near_center(priors: Priors, targets: Targets, pairs: Pairs, radius: float) -
     return ((point > center - half) & (point < center + half)).all(1)
 
 
+def most_within(priors: Priors, radius: float) -> int:
+    """No less than the number of pairs that `Priors.within` lists for any box; for `piecewise`."""
+    # A square of side 2r has at most that many strides, and one more, in a row.
+    cells = (int(2 * radius) + 1) ** 2
+    return sum(min(len(level), cells * level.anchors) for level in priors.levels) or len(priors)
+
+
 def enlarged(targets: Targets, min_side: float) -> Targets:
     """The targets, every side shorter than `min_side` px made twice `min_side` around the same centre."""
     if not min_side:

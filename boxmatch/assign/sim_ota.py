@@ -12,7 +12,7 @@ from ..priors import Priors
 from ..structures import Pairs, Predictions, Targets
 from .background_cost import BackgroundCost
 from .dynamic_k import DynamicKAssigner, Listing, Scene, shared
-from .points import near_center, side_distances
+from .points import most_within, near_center, side_distances
 from .take import class_logits, places, quality_logits
 
 Candidates = Literal["center", "inside_and_center"]
@@ -87,14 +87,10 @@ class SimOTA(DynamicKAssigner):
             pairs = near(part)
             return pairs.select(side_distances(priors, part, pairs).amin(1) > 0)
 
-        # A square of side 2r has at most that many strides and one more in a row.
-        most = sum(
-            min(len(level), (int(2 * self.center_radius) + 1) ** 2 * level.anchors) for level in priors.levels
-        )
-        near_most = torch.full_like(targets.labels, most if priors.levels else len(priors))
+        most = torch.full_like(targets.labels, most_within(priors, self.center_radius))
         if not self.legacy_penalty:
-            return Listing(near_most, near if self.candidates == "center" else near_and_inside)
-        listings = [Listing(near_most, near)]
+            return Listing(most, near if self.candidates == "center" else near_and_inside)
+        listings = [Listing(most, near)]
         if self.candidates == "inside_and_center":
             listings.append(Listing(priors.count_inside(targets), priors.inside))
         return shared(listings, targets, len(priors))
