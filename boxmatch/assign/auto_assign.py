@@ -14,10 +14,11 @@ from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
 from .best_overlap import best_overlap
 from .center_prior import cells_from_center
+from .joint_score import joint_score
 from .negative_weight import NegativeConflict, settle_same_class
 from .piecewise import piecewise
 from .story import Story
-from .take import by_column, class_logits, places, predicted_boxes, quality_logits
+from .take import by_column, places, predicted_boxes
 
 _EPS = 1e-12  # of the published code
 
@@ -129,12 +130,7 @@ class AutoAssign(Assigner):
         giou = pair_giou(
             predicted_boxes(predictions, place, "AutoAssign"), take_boxes(targets.boxes, pairs.gt)
         )
-        # In float64 and rounded once at the end, for the same bits everywhere (see `reproducible`).
-        joint = class_logits(predictions, place, pairs, targets).double().sigmoid()
-        quality = quality_logits(predictions, place)
-        if quality is not None:
-            joint = joint * quality.double().sigmoid()
-        joint = joint * ((giou.double() - 1) * self.beta).exp()
+        joint = joint_score(predictions, place, pairs, targets, ((giou.double() - 1) * self.beta).exp())
         prior = (self._distance(priors, targets, pairs) / -2).exp()
         share = (joint * self.sharpness).exp() * prior
         total = segment_sum(share, pairs.gt, len(targets)).clamp(min=_EPS)

@@ -17,6 +17,5 @@ def cells_from_center(priors: Priors, targets: Targets, pairs: Pairs) -> Float[T
 
 def fixed_center_prior(priors: Priors, targets: Targets, pairs: Pairs, sigma: float) -> Float[Tensor, "N"]:
     """exp(-d² / (2 sigma²)) with d the distance of point and centre in cells, the same bits everywhere."""
-    offset = cells_from_center(priors, targets, pairs)
-    square = offset.square_().sum(0)
-    return square.double().div_(-2 * sigma**2).exp_().float()
+    offset = cells_from_center(priors, targets, pairs).double()
+    return offset.square_().sum(0).div_(-2 * sigma**2).exp_().float()

@@ -13,10 +13,11 @@ from ..segments import segment_sum, segment_topk
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
 from .center_prior import fixed_center_prior
+from .joint_score import joint_score
 from .negative_weight import DegenerateBag, NegativeConflict, bag_curve, fixed_curve, settle_same_class
 from .piecewise import piecewise
 from .story import Story
-from .take import by_column, class_logits, places, predicted_boxes, quality_logits
+from .take import by_column, places, predicted_boxes
 
 LocalizationScore = Literal["giou", "iou"]
 Bag = Literal["soft_center", "hard_center", "topk"]
@@ -172,15 +173,10 @@ class DualWeight(Assigner):
         place = places(pairs, targets, len(priors))
         predicted = predicted_boxes(predictions, place, "DualWeight")
         iou, giou = pair_iou_and_giou(predicted, take_boxes(targets.boxes, pairs.gt))
-        # In float64 and rounded once at the end, for the same bits everywhere (see `reproducible`).
-        joint = class_logits(predictions, place, pairs, targets).double().sigmoid_()
-        quality = quality_logits(predictions, place)
-        if quality is not None:
-            joint.mul_(quality.double().sigmoid_())
-        if self.loc_score == "giou":
-            joint.mul_((giou.double() - 1).mul_(self.beta).exp_())
-        else:
-            joint.mul_(power(iou, self.beta))
+        localization = (
+            (giou.double() - 1).mul_(self.beta).exp_() if self.loc_score == "giou" else power(iou, self.beta)
+        )
+        joint = joint_score(predictions, place, pairs, targets, localization)
         positive = self._positive(joint, self._in_bag(priors, targets, pairs), pairs, len(targets))
         if self.neg_curve == "fixed":
             curve = fixed_curve(iou, low=self.iou_low, high=self.iou_high, exponent=self.neg_exponent)
