@@ -79,7 +79,7 @@ class DynamicKAssigner(Assigner):
         super().__init__(ignore_threshold=ignore_threshold)
         if not (topk >= 1 and 0 <= iou_weight < torch.inf):
             raise ValueError(
-                f"expected a top-k of 1 or more and iou_weight of 0 or more, got {topk} and {iou_weight=}"
+                f"expected topk of 1 or more and a finite iou_weight of 0 or more, got {topk=}, {iou_weight=}"
             )
         self._topk = topk
         self.iou_weight = iou_weight
