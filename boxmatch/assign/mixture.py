@@ -67,48 +67,53 @@ def fit_mixture(values: Float[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> Mix
     return Mixture(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts))))
 
 
-class _Work(NamedTuple):
-    """The lists that have not converged, after the last step."""
+class _Lists(NamedTuple):
+    """The lists that have not converged."""
 
     row: Int64[Tensor, "A"]
     values: Float64[Tensor, "A 1 N"]  # 0 for padding
     mask: Float64[Tensor, "A 1 N"]  # 1 for values, 0 for padding
-    count: Float64[Tensor, "A"]
-    parameters: Float64[Tensor, "A 3 2 1"]  # weights, means, variances
-    squares: Float64[Tensor, "A 2 N"]  # squared distance of each value from each mean
-    bound: Float64[Tensor, "A"]
+    count: Float64[Tensor, "A 1 1"]
 
-    def select(self, alive: Int64[Tensor, "R"]) -> "_Work":
-        return _Work(*(part.index_select(0, alive) for part in self))
+
+class _Gaussians(NamedTuple):
+    """The two components of each list, and the squared distance of each value from their means."""
+
+    weights: Float64[Tensor, "A 2 1"]
+    means: Float64[Tensor, "A 2 1"]
+    variances: Float64[Tensor, "A 2 1"]
+    squares: Float64[Tensor, "A 2 N"]
 
 
 def _fit(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> Mixture:
-    work = start = _begin(values, valid)
-    parameters = start.parameters.clone()
-    iterations = torch.full_like(start.row, MAX_ITERATIONS)
-    converged = torch.zeros_like(valid[:, 0])
+    everything, gaussians = _begin(values, valid)
+    lists, last = everything, torch.full_like(values[:, 0], -torch.inf)
+    parameters = torch.cat(gaussians[:3], dim=2)  # (G, 2, 3)
+    iterations = torch.full_like(lists.row, MAX_ITERATIONS)
+    converged = torch.zeros_like(lists.row, dtype=torch.bool)
     for iteration in range(1, MAX_ITERATIONS + 1):
-        before, work = work.bound, _step(work)
-        running = (work.bound - before).abs_() >= TOLERANCE
-        alive = running.nonzero().squeeze(1)
-        if len(alive) == len(running):
+        gaussians, bound = _step(lists, gaussians)
+        going_on = (bound - last).abs_() >= TOLERANCE
+        last, alive = bound, going_on.nonzero().squeeze(1)
+        if len(alive) == len(going_on) and iteration < MAX_ITERATIONS:
             continue
-        # All are written, those that go on will be overwritten.
-        parameters.index_copy_(0, work.row, work.parameters)
-        iterations.index_fill_(0, work.row, iteration)
-        converged.index_copy_(0, work.row, ~running)
+        # All are written; those that go on will be overwritten.
+        parameters.index_copy_(0, lists.row, torch.cat(gaussians[:3], dim=2))
+        iterations.index_fill_(0, lists.row, iteration)
+        converged.index_copy_(0, lists.row, ~going_on)
         if not len(alive):
             break
-        work = work.select(alive)
-    else:
-        parameters.index_copy_(0, work.row, work.parameters)
-        iterations.index_fill_(0, work.row, MAX_ITERATIONS)
-    weights, means, variances = parameters.squeeze(3).unbind(1)
-    share, log_density = _expectation(parameters, (start.values - means[..., None]).square_())
+        lists = _Lists(*(part.index_select(0, alive) for part in lists))
+        gaussians = _Gaussians(*(part.index_select(0, alive) for part in gaussians))
+        last = last.index_select(0, alive)
+    weights, means, variances = parameters.split(1, dim=2)
+    share, log_density = _expectation(
+        _Gaussians(weights, means, variances, (everything.values - means).square_())
+    )
     return Mixture(
-        weights=weights,
-        means=means,
-        variances=variances,
+        weights=weights.squeeze(2),
+        means=means.squeeze(2),
+        variances=variances.squeeze(2),
         component=(share[:, 1] > share[:, 0]).long(),
         log_density=log_density.squeeze(1).sub_(math.log(2 * math.pi) / 2),
         iterations=iterations,
@@ -116,45 +121,39 @@ def _fit(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> Mixture:
     )
 
 
-def _begin(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> _Work:
+def _begin(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> tuple[_Lists, _Gaussians]:
     lowest = values.masked_fill(~valid, torch.inf).amin(1)
     highest = values.masked_fill(~valid, -torch.inf).amax(1)
-    means = torch.stack((lowest, highest), dim=1).masked_fill_(~valid.any(1, keepdim=True), 0)
-    parameters = torch.stack((torch.full_like(means, 0.5), means, torch.ones_like(means)), dim=1)
-    values = values.masked_fill(~valid, 0)[:, None]
-    return _Work(
+    means = torch.stack((lowest, highest), dim=1).masked_fill_(~valid.any(1, keepdim=True), 0)[..., None]
+    lists = _Lists(
         row=torch.arange(len(values), device=values.device),
-        values=values,
+        values=values.masked_fill(~valid, 0)[:, None],
         mask=valid.double()[:, None],
-        count=valid.sum(1).clamp_(min=1).double(),
-        parameters=parameters[..., None],
-        squares=(values - means[..., None]).square_(),
-        bound=torch.full_like(lowest, -torch.inf),
+        count=valid.sum(1).clamp_(min=1).double()[:, None, None],
     )
+    one = torch.ones_like(means)
+    return lists, _Gaussians(one / 2, means, one, (lists.values - means).square_())
 
 
-def _step(work: _Work) -> _Work:
-    """One step of expectation maximisation; the bound is that of the parameters before it."""
-    row, values, mask, count, parameters, squares, _ = work
-    share, log_density = _expectation(parameters, squares)
+def _step(lists: _Lists, gaussians: _Gaussians) -> tuple[_Gaussians, Float64[Tensor, "A"]]:
+    """One step of expectation maximisation, and the mean log-density before it."""
+    _, values, mask, count = lists
+    share, log_density = _expectation(gaussians)
     share.mul_(mask)
-    bound = log_density.mul_(mask).sum((1, 2)).div_(count)
+    bound = log_density.mul_(mask).sum(2, keepdim=True).div_(count).flatten()
     # Sums along rows of one width are the same whatever other rows there are.
-    size = share.sum(2, keepdim=True).add_(COUNT_FLOOR)  # (A, 2, 1)
+    size = share.sum(2, keepdim=True).add_(COUNT_FLOOR)
     means = (share * values).sum(2, keepdim=True).div_(size)
     squares = torch.sub(values, means).square_()
     variances = share.mul_(squares).sum(2, keepdim=True).div_(size).add_(VARIANCE_FLOOR)
-    parameters = torch.stack((size / size.sum(1, keepdim=True), means, variances), dim=1)
-    return _Work(row, values, mask, count, parameters, squares, bound)
+    return _Gaussians(size.div_(count + 2 * COUNT_FLOOR), means, variances, squares), bound
 
 
-def _expectation(
-    parameters: Float64[Tensor, "A 3 2 1"], squares: Float64[Tensor, "A 2 N"]
-) -> tuple[Float64[Tensor, "A 2 N"], Float64[Tensor, "A 1 N"]]:
+def _expectation(gaussians: _Gaussians) -> tuple[Float64[Tensor, "A 2 N"], Float64[Tensor, "A 1 N"]]:
     """Share of each component in each value, and the log-density there but for its constant -ln(2 pi) / 2."""
-    weights, _, variances = parameters.unbind(1)
+    weights, _, variances, squares = gaussians
     height = (weights / variances.sqrt()).log_().float()
-    joint = (squares / (-2 * variances)).add_(height)
+    joint = (squares * (-0.5 / variances)).add_(height)
     top = torch.maximum(*joint.split(1, dim=1))
     joint.sub_(top).exp_()  # 1 for the likelier component
     joint.copy_(joint.float())
