@@ -1,28 +1,19 @@
 """Hungarian matching: the one-to-one assignment of lowest total cost, as DETR trains with."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from ..boxes import pair_giou, xyxy_to_cxcywh
-from ..losses.box_similarity import MAX_COORDINATE
 from ..priors import Priors
-from ..spatial.pieces import in_pieces
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
+from .linear_assignment import least_total_cost, solver
+from .query_cost import ClassCost, QueryCost
 from .story import Story
-
-ClassCost = Literal["focal", "softmax"]
-
-FOCAL_ALPHA = 0.25
-"""Weight of the positive term of the focal cost, the negative has 1 - alpha; Deformable DETR."""
-
-MAX_LOGIT = 1e4
-"""Logits beyond this are held there: the cost stays finite, and no order of costs changes within it."""
+from .take import places
 
 
 class Hungarian(Assigner):
@@ -75,24 +66,16 @@ class Hungarian(Assigner):
         ignore_threshold: float = 0.5,
     ) -> None:
         super().__init__(ignore_threshold=ignore_threshold)
-        if class_cost not in get_args(ClassCost):
-            raise ValueError(f"expected class_cost in {get_args(ClassCost)}, got {class_cost!r}")
-        weights = (class_weight, box_weight, giou_weight)
-        if not (min(weights) >= 0 and 0 < sum(weights) < torch.inf):
-            raise ValueError(
-                f"expected finite weights of 0 or more, one above 0, got {class_weight=}, {box_weight=}, "
-                f"{giou_weight=}"
-            )
+        self.cost = QueryCost(class_cost, class_weight, box_weight, giou_weight)
         if repeats < 1 or groups < 1:
             raise ValueError(f"expected repeats and groups of 1 or more, got {repeats=}, {groups=}")
         if image_size is not None and not all(0 < side < torch.inf for side in image_size):
             raise ValueError(f"expected image_size (height, width) above 0, got {image_size}")
-        self.class_cost: ClassCost = class_cost
-        self.class_weight, self.box_weight, self.giou_weight = weights
         self.repeats = repeats
         self.groups = groups
         self.image_size = image_size
-        _solver()
+        # Say so now if it is missing, not at the first batch.
+        solver()
 
     @property
     def conformance_exceptions(self) -> Mapping[str, str]:
@@ -106,126 +89,79 @@ class Hungarian(Assigner):
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
         assert predictions is not None
-        if len(priors) % self.groups:
-            raise ValueError(
-                f"Hungarian: expected a number of priors that {self.groups} groups divide, got {len(priors)}"
-            )
-        size = self._size(priors)
-        matched, told, first = [], [], 0
+        self._check_predictions(priors, targets, predictions)
+        size = self._picture_size(priors)
+        empty = torch.zeros(0, dtype=torch.int64, device=targets.boxes.device)
+        gts, columns, told, first = [empty], [empty], [empty.float()], 0
         # The solver takes one picture's matrix at a time.
         for image, count in enumerate(targets.per_image().tolist()):
-            rows = slice(first, first + count)
-            cost = self._cost(predictions, targets, image, rows, size)
-            gt, prior = self._solve(cost)
-            matched.append(Pairs(gt + first, prior))
-            told.append(cost.flatten() if story.active else cost.new_zeros(0))
+            cost = self._picture_cost(predictions, targets, image, slice(first, first + count), size)
+            gt, prior = least_total_cost(cost, repeats=self.repeats, groups=self.groups)
+            gts.append(gt + first)
+            columns.append(prior)
+            if story.active:
+                told.append(cost.flatten())
             first += count
-        empty = torch.zeros(0, dtype=torch.int64, device=targets.boxes.device)
-        pairs = Pairs(
-            *(torch.cat((empty, *(getattr(part, name) for part in matched))) for name in ("gt", "prior"))
-        )
+        pairs = Pairs(torch.cat(gts), torch.cat(columns))
         if story.active:
-            self._tell(story, pairs, targets, len(priors), torch.cat((empty.float(), *told)))
+            _tell(story, pairs, targets, len(priors), torch.cat(told))
         return Assignment.hard(pairs, targets, len(priors), levels=priors.levels)
 
-    def _cost(
-        self, predictions: Predictions, targets: Targets, image: int, rows: slice, size: Float[Tensor, "4"]
+    def _picture_cost(
+        self,
+        predictions: Predictions,
+        targets: Targets,
+        image: int,
+        rows: slice,
+        size: tuple[float, float],
     ) -> Float32[Tensor, "g P"]:
-        """Cost of every pair of one picture."""
+        assert predictions.boxes is not None
+        logits, boxes = predictions.logits[image], predictions.boxes[image]
+        return self.cost(logits, boxes, targets.labels[rows], targets.boxes[rows], size)
+
+    def _check_predictions(self, priors: Priors, targets: Targets, predictions: Predictions) -> None:
         if predictions.boxes is None:
             raise ValueError(
                 "Hungarian compares predicted boxes, got none; pass predictions with decoded boxes (xyxy px)"
             )
-        logits = predictions.logits[image]
-        boxes, labels = targets.boxes[rows], targets.labels[rows]
-        if len(labels) and int(labels.max()) >= logits.shape[1]:
+        classes = predictions.logits.shape[2]
+        if len(targets) and int(targets.labels.max()) >= classes:
             raise ValueError(
-                f"expected labels below {logits.shape[1]}, the number of classes of the predictions, got "
-                f"{int(labels.max())}; give the detector as many classes as the data has"
+                f"expected labels below {classes}, the number of classes of the predictions, got "
+                f"{int(targets.labels.max())}; give the detector as many classes as the data has"
             )
-        log_total = logits.double().logsumexp(1) if self.class_cost == "softmax" else None
-        predicted = predictions.boxes[image].clamp(-MAX_COORDINATE, MAX_COORDINATE)
-        predicted_cxcywh = xyxy_to_cxcywh(predicted) / size
-
-        def part(piece: slice) -> tuple[Tensor, ...]:
-            cost = self.class_weight * _class_cost(logits, labels[piece], log_total)
-            distance = (xyxy_to_cxcywh(boxes[piece])[:, None] / size - predicted_cxcywh).abs_()
-            x, y, w, h = distance.unbind(2)
-            cost += self.box_weight * (x + y + w + h)
-            cost -= self.giou_weight * pair_giou(*torch.broadcast_tensors(boxes[piece][:, None], predicted))
-            return (cost,)
-
-        (cost,) = in_pieces(torch.full_like(labels, len(predicted)), part)
-        return cost
-
-    def _solve(self, cost: Float32[Tensor, "g P"]) -> tuple[Int64[Tensor, "M"], Int64[Tensor, "M"]]:
-        """Box and prior of each match, ordered."""
-        count, per_group = len(cost), cost.shape[1] // self.groups
-        repeats = max(1, min(self.repeats, per_group // max(count, 1)))
-        matrix = cost.cpu().double().repeat_interleave(repeats, 0).numpy()
-        found = []
-        for start in range(0, per_group * self.groups, max(per_group, 1)):
-            row, column = _solver()(matrix[:, start : start + per_group])
-            found.append(torch.stack((torch.from_numpy(row) // repeats, torch.from_numpy(column) + start)))
-        gt, prior = torch.cat([torch.zeros(2, 0, dtype=torch.int64), *found], 1)
-        order = (gt * max(cost.shape[1], 1) + prior).argsort()
-        return gt[order].to(cost.device), prior[order].to(cost.device)
-
-    def _tell(
-        self, story: Story, pairs: Pairs, targets: Targets, count: int, cost: Float32[Tensor, "N"]
-    ) -> None:
-        """Every pair was looked at; a free prior was not needed, another box has the rest."""
-        gt = torch.arange(len(targets), device=cost.device).repeat_interleave(count)
-        prior = torch.arange(count, device=cost.device).repeat(len(targets))
-        taken = torch.zeros(targets.batch_size * count, dtype=torch.bool, device=cost.device)
-        taken[targets.image[pairs.gt] * count + pairs.prior] = True
-        story.candidates(Pairs(gt, prior), -cost)
-        story.keep(taken[targets.image[gt] * count + prior], otherwise="not_topk")
-
-    def _size(self, priors: Priors) -> Float[Tensor, "4"]:
-        """What centre, width and height are divided by."""
-        size = self.image_size
-        if size is None:
-            if not priors.levels:
-                raise ValueError(
-                    "Hungarian: expected priors on a grid, which tells the size of the picture, got free "
-                    "boxes; give image_size=(height, width), or (1, 1) if boxes are shares of the picture"
-                )
-            size = (
-                max(level.height * level.stride for level in priors.levels),
-                max(level.width * level.stride for level in priors.levels),
+        if len(priors) % self.groups:
+            raise ValueError(
+                f"Hungarian: expected a number of priors that {self.groups} groups divide, got {len(priors)}"
             )
-        height, width = size
-        return torch.tensor([width, height, width, height], dtype=torch.float32, device=priors.boxes.device)
+
+    def _picture_size(self, priors: Priors) -> tuple[float, float]:
+        """Height and width that L1 is measured in."""
+        if self.image_size is not None:
+            return self.image_size
+        if not priors.levels:
+            raise ValueError(
+                "Hungarian: expected priors on a grid, which tells the size of the picture, got free boxes; "
+                "give image_size=(height, width), or (1, 1) if boxes are shares of the picture"
+            )
+        height = max(level.height * level.stride for level in priors.levels)
+        width = max(level.width * level.stride for level in priors.levels)
+        return float(height), float(width)
 
     def extra_repr(self) -> str:
+        cost = self.cost
         return (
-            f"class_cost={self.class_cost!r}, class_weight={self.class_weight}, "
-            f"box_weight={self.box_weight}, giou_weight={self.giou_weight}, repeats={self.repeats}, "
+            f"class_cost={cost.class_cost!r}, class_weight={cost.class_weight}, "
+            f"box_weight={cost.box_weight}, giou_weight={cost.giou_weight}, repeats={self.repeats}, "
             f"groups={self.groups}, image_size={self.image_size}"
         )
 
 
-def _class_cost(
-    logits: Float32[Tensor, "P C"], labels: Int64[Tensor, "g"], log_total: Float64[Tensor, "P"] | None
-) -> Float32[Tensor, "g P"]:
-    """Cost of the class of each box at each prior; from `log_total`, of all classes, if there is one."""
-    # In float64 and rounded: float32's exp and log depend on the place in the tensor.
-    logit = logits.T.index_select(0, labels).double()
-    if log_total is not None:
-        return -(logit - log_total).exp().float()
-    logit.clamp_(-MAX_LOGIT, MAX_LOGIT)
-    probability = logit.sigmoid()
-    positive = FOCAL_ALPHA * (1 - probability).square() * softplus(-logit)
-    negative = (1 - FOCAL_ALPHA) * probability.square() * softplus(logit)
-    return (positive - negative).float()
-
-
-def _solver() -> Callable[..., Any]:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise ImportError(
-            "Hungarian needs scipy, which is not installed: pip install 'boxmatch[hungarian]'"
-        ) from error
-    return linear_sum_assignment
+def _tell(story: Story, pairs: Pairs, targets: Targets, count: int, cost: Float32[Tensor, "N"]) -> None:
+    """Every pair was looked at: a prior that is free was not needed, the others went to another box."""
+    gt = torch.arange(len(targets), device=cost.device).repeat_interleave(count)
+    everything = Pairs(gt, torch.arange(count, device=cost.device).repeat(len(targets)))
+    taken = torch.zeros(targets.batch_size * count, dtype=torch.bool, device=cost.device)
+    taken[places(pairs, targets, count)] = True
+    story.candidates(everything, -cost)
+    story.keep(taken[places(everything, targets, count)], otherwise="not_topk")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from boxmatch.assign import Hungarian
-from boxmatch.assign.hungarian import ClassCost
+from boxmatch.assign.query_cost import ClassCost
 from boxmatch.priors import Priors
 from boxmatch.structures import REASONS, Predictions, Targets
 

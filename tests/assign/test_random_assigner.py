@@ -16,7 +16,7 @@ from boxmatch.assign import (
     RandomAssigner,
     SingleGrid,
     TaskAligned,
-    random_assigner,
+    draw,
 )
 from boxmatch.assign.pick import random_score
 from boxmatch.assign.story import Story
@@ -76,7 +76,7 @@ def test_every_box_has_as_many_positives_as_with_the_other_method(like, seed):
 
 def test_it_draws_by_the_greatest_number_among_the_priors_inside(monkeypatch):
     """In the order of their numbers, a pair holds if its prior is free and its box wants more."""
-    monkeypatch.setattr(random_assigner, "SPARE", 10_000)
+    monkeypatch.setattr(draw, "SPARE", 10_000)
     for seed in range(6):
         targets = random_batch((15, 0, 30), seed)
         like = ATSS()
@@ -100,7 +100,7 @@ def test_it_draws_by_the_greatest_number_among_the_priors_inside(monkeypatch):
 
 @pytest.mark.parametrize("spare", [0, 3])
 def test_a_short_list_of_candidates_leaves_no_box_short(spare, monkeypatch):
-    monkeypatch.setattr(random_assigner, "SPARE", spare)
+    monkeypatch.setattr(draw, "SPARE", spare)
     box = torch.tensor([[0.0, 0.0, 96.0, 64.0]])
     boxes = box + torch.arange(12)[:, None] / 8  # all want the same priors
     targets = Targets.from_lists([boxes], [torch.zeros(12)])
