@@ -1,7 +1,7 @@
 """Reading the grid off priors that somebody else has made."""
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from ..structures import Level
@@ -31,20 +31,28 @@ def centers_and_sizes(
         center, size = _fit(part.view(*shape, 4))
         fitted = torch.cat((center - size / 2, center + size / 2), dim=3).flatten(0, 2)
         # Written so that nan is wrong too.
-        wrong = ~((part - fitted).abs() <= tolerance).all(1)
+        right = ((part - fitted).abs() <= tolerance) & _as_in_first_lines(part.view(*shape, 4)).flatten(0, 2)
+        wrong = ~right.all(1)
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
             raise ValueError(
                 f"expected priors on an even grid of {level.height} rows × {level.width} columns × "
                 f"{level.anchors} anchors on level {number}, got prior {start + first} at "
                 f"{part[first].tolist()} instead of {fitted[first].tolist()}; the order must be level, row, "
-                "column, anchor, the anchors of a cell must share its centre; use Priors.from_boxes for "
-                "boxes on no grid"
+                "column, anchor, the anchors of a cell must share its centre, those of a row y1 and y2, those of "
+                "a column x1 and x2, to the last bit; use Priors.from_boxes for boxes on no grid"
             )
         centers.append(center.expand(*shape, 2).reshape(-1, 2))
         sizes.append(size.expand(*shape, 2).reshape(-1, 2))
         start += len(part)
     return torch.cat(centers).to(boxes.dtype), torch.cat(sizes).to(boxes.dtype)
+
+
+def _as_in_first_lines(boxes: Float64[Tensor, "H W A 4"]) -> Bool[Tensor, "H W A 4"]:
+    """Whether each corner is that of the first row in x, and of the first column in y."""
+    x_as_above, y_as_left = boxes == boxes[:1], boxes == boxes[:, :1]
+    is_x = torch.tensor([True, False, True, False], device=boxes.device)
+    return torch.where(is_x, x_as_above, y_as_left)
 
 
 def _fit(

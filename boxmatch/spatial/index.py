@@ -1,11 +1,12 @@
-"""The tables of a grid that the queries look into."""
+"""The tables of a grid that the queries look into. Letters as in the package, and: M cells of all levels."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from ..boxes import area
 from ..structures import Level
 
 
@@ -26,6 +27,13 @@ class GridIndex:
         wh: anchor sizes in pixels, padded with the level's first anchor.
         boxes: all priors, laid out column by column, as `take_boxes` wants them.
         extent: largest coordinate of the priors' corners, without its sign.
+        cell: first cell of each level.
+        ragged: whether levels differ in their anchors.
+        is_anchor: whether an entry of `wh` is an anchor, or padding.
+        first: first prior of each cell.
+        x1, y1, x2, y2: corners of each cell's anchors, padded as `wh`. Those in x are the same in every row
+            of a level, those in y in every column.
+        areas: as `boxes.area` gives them.
     """
 
     start: Int64[Tensor, "L"]
@@ -39,6 +47,15 @@ class GridIndex:
     wh: Float[Tensor, "L A 2"]
     boxes: Float[Tensor, "P 4"]
     extent: Float[Tensor, ""]
+    cell: Int64[Tensor, "L"]
+    ragged: bool
+    is_anchor: Bool[Tensor, "L A"]
+    first: Int64[Tensor, "M"]
+    x1: Float[Tensor, "M A"]
+    y1: Float[Tensor, "M A"]
+    x2: Float[Tensor, "M A"]
+    y2: Float[Tensor, "M A"]
+    areas: Float[Tensor, "M A"]
 
     @classmethod
     def build(
@@ -54,7 +71,8 @@ class GridIndex:
         ys = torch.full((count, max(level.height for level in levels)), torch.inf, device=device)
         xs = torch.full((count, max(level.width for level in levels)), torch.inf, device=device)
         sizes = torch.empty((count, max(level.anchors for level in levels), 2), device=device)
-        starts, start = [], 0
+        starts, cells, start = [], [], 0
+        padded = torch.arange(sizes.shape[1], device=device)
         # Once per grid, not per batch.
         for number, level in enumerate(levels):
             end, row = start + len(level), level.width * level.anchors
@@ -63,6 +81,8 @@ class GridIndex:
             sizes[number] = wh[start]
             sizes[number, : level.anchors] = wh[start : start + level.anchors]
             starts.append(start)
+            first = torch.arange(start, end, level.anchors, device=device)[:, None]
+            cells.append(first + torch.where(padded < level.anchors, padded, 0))
             start = end
         shape = [
             starts,
@@ -71,8 +91,14 @@ class GridIndex:
         first, height, width, anchors = torch.tensor(shape, dtype=torch.int64, device=device).unbind()
         stride = torch.tensor([float(level.stride) for level in levels], device=device)
         step = torch.stack((_step(xs, width, stride), _step(ys, height, stride)), dim=1)
-        columns = boxes.T.contiguous().T
-        return cls(first, height, width, anchors, stride, step, ys, xs, sizes, columns, boxes.abs().amax())
+        columns = boxes.T.contiguous()
+        priors = torch.cat(cells)  # (M, A)
+        is_anchor, size = padded < anchors[:, None], height * width
+        return cls(
+            *(first, height, width, anchors, stride, step, ys, xs, sizes, columns.T, boxes.abs().amax()),
+            *(size.cumsum(0) - size, not bool(is_anchor.all()), is_anchor),
+            *(priors[:, 0].contiguous(), *columns[:, priors].unbind(), area(columns.T[priors])),
+        )
 
     def __len__(self) -> int:
         return len(self.start)

@@ -16,6 +16,7 @@ from ..segments import ragged_arange
 from ..structures import Pairs
 from .index import GridIndex
 from .pieces import in_pieces
+from .reach import farthest, needed_intersection
 
 
 def overlap_runs(
@@ -41,10 +42,10 @@ def overlap_runs(
     best = torch.minimum(box_wh, shape_wh)  # overlap of equal centres
     reach = (box_wh + shape_wh) / 2  # distance from which on nothing is shared
     total = box_wh.prod(-1) + shape_wh.prod(-1) + union_eps[level].double()  # (G, K)
-    needed = min_iou / (1 + min_iou) * total
-    farthest = _farthest(needed[..., None], best.flip(-1), best, reach)
+    needed = needed_intersection(min_iou, total)
+    distance = farthest(needed[..., None], best.flip(-1), best, reach, strict=True)
     size = torch.stack((index.width[level], index.height[level]), dim=1)
-    low, high = _cells_within(farthest, offset, step, size)
+    low, high = _cells_within(distance, offset, step, size)
     cells = (high - low).clamp(min=0)
     pair_table = torch.cat((best, reach, offset, total[..., None], needed[..., None]), dim=-1)  # (G, K, 8)
     shape_table = torch.stack((index.start[level] + anchor, index.anchors[level], index.width[level]), dim=1)
@@ -76,7 +77,8 @@ def _list_runs(
     first, anchors, width = shape_table.unbind(1)
     step_x, step_y = step.unbind(1)
     overlap_y = torch.minimum(best_y, reach_y - (row * step_y - offset_y).abs())
-    left, right = _cells_within(_farthest(needed, overlap_y, best_x, reach_x), offset_x, step_x, width)
+    distance = farthest(needed, overlap_y, best_x, reach_x, strict=True)
+    left, right = _cells_within(distance, offset_x, step_x, width)
     run, cell = ragged_arange((right - left).clamp(min=0))
 
     def of_run(values: Tensor) -> Tensor:
@@ -84,28 +86,12 @@ def _list_runs(
 
     prior = of_run(anchors).mul_(cell).add_(of_run(first + (row * width + left) * anchors))
     # Along x in cells, where the distance grows by 1 per cell; exact where the step is a power of 2.
-    distance = of_run((left - offset_x / step_x).float()).add_(cell).abs_()
+    apart = of_run((left - offset_x / step_x).float()).add_(cell).abs_()
     overlap_x = torch.minimum(
-        of_run((best_x / step_x).float()), of_run((reach_x / step_x).float()).sub_(distance)
+        of_run((best_x / step_x).float()), of_run((reach_x / step_x).float()).sub_(apart)
     )
     inter = overlap_x.mul_(of_run((overlap_y * step_x).float()))
     return run, prior, inter / of_run(total.float()).sub_(inter)
-
-
-def _farthest(needed: Tensor, across: Tensor, best: Tensor, reach: Tensor) -> Tensor:
-    """Distance of the centres along one axis that leaves just the needed intersection.
-
-    Args:
-        needed: intersection.
-        across: overlap along the other axis.
-        best: greatest overlap along this axis.
-        reach: distance from which on nothing is shared along this axis.
-
-    Returns:
-        The distance; -1 where even equal centres do not intersect enough.
-    """
-    overlap = needed / across
-    return torch.where(overlap < best, reach - overlap, -1.0)
 
 
 def _cells_within(distance: Tensor, offset: Tensor, step: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

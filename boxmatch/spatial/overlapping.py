@@ -1,14 +1,15 @@
 """The queries for anchors that overlap a box by a given IoU, and for those that overlap it best."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from ..boxes import box_centers, box_sizes, pair_iou, take_boxes
+from ..boxes import area, box_centers, box_sizes, pair_iou, take_boxes
 from ..segments import concatenated_ranges, ragged_arange, segment_max
 from ..structures import Pairs
 from .index import GridIndex
 from .pieces import in_pieces
+from .reach import farthest, needed_intersection
 
 # IoU and areas are rounded to float32 a handful of times, 6e-8 each.
 IOU_SLACK = 1e-5
@@ -30,13 +31,13 @@ def overlapping(
     # Bounds are taken in float64: only the rounding of the corners and of the IoU itself needs slack.
     largest = torch.cat((boxes.flatten().abs(), index.extent[None])).amax()
     best, reach, needed = _limits(index, boxes, min_iou, CORNER_SLACK * largest)
-    center_x, center_y = box_centers(boxes).double().unbind(1)
+    center_y = box_centers(boxes)[:, 1, None].double()
     # The anchors of a cell share its centre, so the one that reaches farthest decides.
-    farthest_x = _farthest(needed, best[..., 1], best[..., 0], reach[..., 0]).amax(2)  # (G, L)
-    farthest_y = _farthest(needed, best[..., 0], best[..., 1], reach[..., 1]).amax(2)
+    farthest_x = farthest(needed, best[..., 1], best[..., 0], reach[..., 0]).amax(2)  # (G, L)
+    farthest_y = farthest(needed, best[..., 0], best[..., 1], reach[..., 1]).amax(2)
     ys = index.ys.double()
-    top = torch.searchsorted(ys, (center_y[:, None] - farthest_y).T.contiguous()).T
-    bottom = torch.searchsorted(ys, (center_y[:, None] + farthest_y).T.contiguous(), right=True).T
+    top = torch.searchsorted(ys, (center_y - farthest_y).T.contiguous()).T
+    bottom = torch.searchsorted(ys, (center_y + farthest_y).T.contiguous(), right=True).T
     rows = (bottom - top).clamp(min=0)
     # Never more pairs than this; only the memory bound looks at it.
     columns = (2 * farthest_x / index.step[:, 0] + 1).clamp(min=0).minimum(index.width).long() * index.anchors
@@ -44,25 +45,112 @@ def overlapping(
 
     def part(piece: slice) -> tuple[Tensor, ...]:
         block, row = ragged_arange(rows[piece].flatten(), top[piece].flatten())
-        block = block + (piece.start or 0) * len(index)
-        gt, level = block // len(index), block % len(index)
-        best_x, best_y, reach_x, reach_y, enough = limits.index_select(0, block).unbind(2)  # (R, A)
-        distance_y = (ys[level, row] - center_y[gt]).abs()[:, None]
-        overlap_y = torch.minimum(best_y, reach_y - distance_y)
-        distance_x = _farthest(enough, overlap_y, best_x, reach_x).amax(1)  # (R,)
-        offset, step, width = center_x[gt] - index.xs[level, 0], index.step[level, 0], index.width[level]
-        left = ((offset - distance_x) / step).ceil().long().clamp(min=0)
-        right = ((offset + distance_x) / step).floor().long().add(1).minimum(width)
-        anchors = index.anchors[level]
-        length = (right - left).clamp(min=0) * anchors
-        prior = concatenated_ranges(index.start[level] + (row * width + left) * anchors, length)
-        gt = gt.repeat_interleave(length, output_size=len(prior))
-        iou = pair_iou(take_boxes(boxes, gt), take_boxes(index.boxes, prior))
-        keep = reaches(iou, gt, min_iou, strict).nonzero().squeeze(1)
-        return tuple(values.index_select(0, keep) for values in (gt, prior, iou))
+        block.add_((piece.start or 0) * len(index))
+        gt = block.div(len(index), rounding_mode="floor")
+        level, own = block - gt * len(index), boxes.index_select(0, gt)
+        line, first, length = _runs(index, own, level, row, limits.index_select(0, block))
+        run, cell = ragged_arange(length, first)
+        iou = _iou(index, own, line, run, cell)  # (C, A)
+        keep = _reaching(iou, min_iou, gt, run, strict)
+        if index.ragged:
+            keep &= index.is_anchor.index_select(0, level).index_select(0, run)
+        kept = keep.flatten().nonzero().squeeze(1)
+        place, prior = _unflatten(index, cell, kept)
+        gt = gt.index_select(0, run.index_select(0, place))
+        return gt, prior, iou.flatten().index_select(0, kept)
 
-    gt, prior, iou = in_pieces((rows * columns).sum(1), part)
+    gt, prior, iou = in_pieces((rows * columns).sum(1), part, cached=True)
     return Pairs(gt, prior), iou
+
+
+def _runs(
+    index: GridIndex,
+    boxes: Float[Tensor, "R 4"],
+    level: Int64[Tensor, "R"],
+    row: Int64[Tensor, "R"],
+    limits: Float64[Tensor, "R A 5"],
+) -> tuple[Int64[Tensor, "R"], Int64[Tensor, "R"], Int64[Tensor, "R"]]:
+    """The cells of a row that may hold a box's anchors.
+
+    Args:
+        boxes: the box of each row.
+        limits: what `_limits` says of it and the level's anchors.
+
+    Returns:
+        First cell of the row, first cell of the run, and its length.
+    """
+    best_x, best_y, reach_x, reach_y, needed = limits.unbind(2)  # (R, A)
+    center_x, center_y = box_centers(boxes).double().unbind(1)
+    y = index.ys.flatten().index_select(0, level * index.ys.shape[1] + row)
+    overlap_y = torch.minimum(best_y, reach_y - (y - center_y).abs_()[:, None])
+    distance = farthest(needed, overlap_y, best_x, reach_x).amax(1)  # (R,)
+    offset = center_x - index.xs[:, 0].index_select(0, level)
+    step, width = index.step[:, 0].index_select(0, level), index.width.index_select(0, level)
+    left = ((offset - distance) / step).ceil_().long().clamp_(min=0)
+    right = ((offset + distance) / step).floor_().long().add_(1).minimum(width)
+    line = index.cell.index_select(0, level) + row * width
+    return line, line + left, (right - left).clamp_(min=0)
+
+
+def _unflatten(
+    index: GridIndex, cell: Int64[Tensor, "C"], kept: Int64[Tensor, "N"]
+) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]:
+    """Which of the cells, and which prior, some positions in the list of all their anchors are."""
+    anchors = index.wh.shape[1]
+    if anchors == 1:
+        return kept, cell.index_select(0, kept)
+    place = kept.div(anchors, rounding_mode="floor")
+    begin = torch.arange(0, len(cell) * anchors, anchors, device=cell.device)
+    shift = index.first.index_select(0, cell).sub_(begin)
+    return place, shift.index_select(0, place).add_(kept)
+
+
+def _iou(
+    index: GridIndex,
+    boxes: Float[Tensor, "R 4"],
+    line: Int64[Tensor, "R"],
+    run: Int64[Tensor, "C"],
+    cell: Int64[Tensor, "C"],
+) -> Float[Tensor, "C A"]:
+    """IoU of the anchors of every cell of every run with the run's box, bit for bit that of `pair_iou`.
+
+    Args:
+        line: first cell of the run's row: all cells of a row share their overlap in y.
+        run: of each cell.
+        cell: number of each cell.
+    """
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)  # (R, 1)
+    top = torch.maximum(_take(index.y1, line), y1)
+    height = torch.minimum(_take(index.y2, line), y2).sub_(top).clamp_(min=0)  # (R, A)
+    # In place, because these lists are long and fresh memory costs more than arithmetic.
+    left = torch.maximum(_take(index.x1, cell), _take(x1, run))
+    width = torch.minimum(_take(index.x2, cell), _take(x2, run)).sub_(left).clamp_(min=0)
+    inter = width.mul_(_take(height, run))
+    union = _take(index.areas, cell).add_(_take(area(boxes)[:, None], run)).sub_(inter)
+    return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def _take(table: Shaped[Tensor, "R A"], rows: Int64[Tensor, "C"]) -> Shaped[Tensor, "C A"]:
+    """`table[rows]`; single entries are gathered four times as fast as rows of one entry."""
+    if table.shape[1] == 1:
+        return table.flatten().index_select(0, rows)[:, None]
+    return table.index_select(0, rows)
+
+
+def _reaching(
+    iou: Float[Tensor, "C A"],
+    min_iou: float | Float[Tensor, "G"],
+    gt: Int64[Tensor, "R"],
+    run: Int64[Tensor, "C"],
+    strict: bool,
+) -> Bool[Tensor, "C A"]:
+    """Which pairs share anything and reach the threshold, one for all or that of their box."""
+    if not isinstance(min_iou, Tensor):
+        return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
+    # The smallest number above 0 stands for 0: raised once per box, not compared once more per pair.
+    least = min_iou if strict else min_iou.clamp(min=2.0**-149)
+    threshold = least.index_select(0, gt).index_select(0, run)[:, None]
+    return iou > threshold if strict else iou >= threshold
 
 
 def best_overlapping(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> tuple[Pairs, Float[Tensor, "N"]]:
@@ -78,18 +166,6 @@ def best_overlapping(index: GridIndex, boxes: Float[Tensor, "G 4"]) -> tuple[Pai
     best = segment_max(iou, pairs.gt, len(boxes))
     keep = (iou == best.index_select(0, pairs.gt)).nonzero().squeeze(1)
     return pairs.select(keep), iou.index_select(0, keep)
-
-
-def reaches(
-    iou: Float[Tensor, "N"], gt: Int64[Tensor, "N"], min_iou: float | Float[Tensor, "G"], strict: bool
-) -> Bool[Tensor, "N"]:
-    """Which pairs share anything and reach the threshold, one for all or that of their box."""
-    if not isinstance(min_iou, Tensor):
-        return iou > min_iou if strict or min_iou == 0 else iou >= min_iou
-    if strict:
-        return iou > min_iou.index_select(0, gt)
-    # The smallest number above 0 stands for 0: raised once per box, not compared once more per pair.
-    return iou >= min_iou.clamp(min=2.0**-149).index_select(0, gt)
 
 
 def nearest_cells(
@@ -121,23 +197,5 @@ def _limits(
     best = torch.minimum(box, anchor) + 2 * slack
     reach = (box + anchor) / 2 + 2 * slack
     areas = box.prod(3) + (anchor - 2 * slack).clamp(min=0).prod(2)
-    share = min_iou / (1 + min_iou) * (1 - IOU_SLACK)
-    if isinstance(share, Tensor):
-        share = share.double()[:, None, None]
-    return best, reach, share * areas
-
-
-def _farthest(needed: Tensor, across: Tensor, best: Tensor, reach: Tensor) -> Tensor:
-    """How far apart the centres may be along one axis.
-
-    Args:
-        needed: intersection that must be reached.
-        across: overlap along the other axis.
-        best: greatest overlap along this axis.
-        reach: distance from which on nothing is shared along this axis.
-
-    Returns:
-        The greatest distance; -1 where the intersection is out of reach.
-    """
-    overlap = needed / across.clamp(min=torch.finfo(across.dtype).tiny)
-    return torch.where((across > 0) & (overlap <= best), reach - overlap, -1.0)
+    share = min_iou.double()[:, None, None] if isinstance(min_iou, Tensor) else min_iou
+    return best, reach, needed_intersection(share, areas) * (1 - IOU_SLACK)

@@ -174,7 +174,7 @@ def tables(priors: Priors, targets: Targets, similarity: str) -> list[torch.Tens
     return result
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     grid=grids,
     boxes=images,
@@ -203,7 +203,7 @@ def test_owners_are_those_of_the_loop(grid, boxes, limits, with_low, low_quality
         assert assigner(place, targets).gt_index().tolist() == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     grid=grids,
     boxes=images,

@@ -66,7 +66,7 @@ def test_kld_is_asked_from_the_ground_truth():
     assert KLD()(large, small).item() == pytest.approx(1 / (1 + (math.log(4) - 3 / 4) + 4 * 4**2 / 16**2))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(NAMES), rows=st.lists(st.tuples(shapes, shapes), min_size=1, max_size=5))
 def test_values_are_those_of_the_loops(name, rows):
     gts, others = (corners(list(column)) for column in zip(*rows))
@@ -147,7 +147,7 @@ def as_list(pairs) -> list[list[int]]:
     return torch.stack((pairs.gt, pairs.prior), 1).tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(NAMES),
     grid=grids,
@@ -165,7 +165,7 @@ def test_similar_lists_the_pairs_that_are_similar_enough(name, grid, rows, least
         assert torch.equal(listed, value[wanted])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(NAMES), grid=grids, shape=shapes, data=st.data())
 def test_a_pair_is_found_when_its_own_similarity_is_asked_for(name, grid, shape, data):
     """The windows are computed otherwise than the values and must not cut off what rounding lets pass."""
@@ -182,7 +182,7 @@ def test_a_pair_is_found_when_its_own_similarity_is_asked_for(name, grid, shape,
             assert [0, prior] in as_list(pairs)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(NAMES), grid=grids, rows=st.lists(shapes, min_size=1, max_size=3))
 def test_the_best_nearby_is_the_similarity_of_a_prior_and_mostly_the_greatest(name, grid, rows):
     priors, targets = make_priors(grid), make_targets(rows)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from torchvision.ops import box_iou
 
+from boxmatch.boxes import area
 from boxmatch.priors import AnchorGrid, Priors
 from boxmatch.spatial import pieces
 from boxmatch.structures import Pairs, Targets
@@ -46,7 +47,7 @@ def listed(mask: torch.Tensor) -> list[tuple[int, int]]:
     return [(gt, prior) for gt, prior in mask.nonzero().tolist()]
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(grids, images)
 def test_best_overlaps_are_all_priors_of_the_greatest_iou(grid, batch):
     priors, targets = make_priors(grid), make_targets(batch)
@@ -58,7 +59,7 @@ def test_best_overlaps_are_all_priors_of_the_greatest_iou(grid, batch):
         assert torch.equal(value, iou[best])
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(grids, images, st.data())
 def test_each_box_may_have_a_threshold_of_its_own(grid, batch, data):
     priors, targets = make_priors(grid), make_targets(batch)
@@ -121,3 +122,20 @@ def test_thresholds_out_of_range_are_refused(wrong):
     thresholds[3] = wrong
     with pytest.raises(ValueError, match=r"min_iou in \[0, 1\]"):
         priors.overlaps(targets, thresholds)
+
+
+def test_the_tables_of_a_grid_hold_every_corner_and_area():
+    """Overlaps in y are taken once per row, from any of its cells."""
+    anchors = [[(10, 13), (16.3, 30), (33, 23)], [(64, 64.7)]]
+    priors = AnchorGrid(anchors, (7, 16), center=0.3, shift=0.1)([(5, 9), (4, 3)])
+    index = priors.index
+    for level, (start, cell) in enumerate(zip(index.start.tolist(), index.cell.tolist())):
+        grid = priors.levels[level]
+        for place in range(len(grid)):
+            at, anchor = cell + place // grid.anchors, place % grid.anchors
+            row = cell + place // grid.anchors // grid.width * grid.width
+            box = [float(table[at, anchor]) for table in (index.x1, index.y1, index.x2, index.y2)]
+            assert box == priors.boxes[start + place].tolist()
+            assert [float(index.y1[row, anchor]), float(index.y2[row, anchor])] == box[1::2]
+            assert index.areas[at, anchor] == area(priors.boxes[start + place])
+            assert index.first[at] == start + place - anchor
