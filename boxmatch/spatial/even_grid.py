@@ -39,8 +39,8 @@ def centers_and_sizes(
                 f"expected priors on an even grid of {level.height} rows × {level.width} columns × "
                 f"{level.anchors} anchors on level {number}, got prior {start + first} at "
                 f"{part[first].tolist()} instead of {fitted[first].tolist()}; the order must be level, row, "
-                "column, anchor, the anchors of a cell must share its centre, those of a row y1 and y2, those of "
-                "a column x1 and x2, to the last bit; use Priors.from_boxes for boxes on no grid"
+                "column, anchor, the anchors of a cell must share its centre, those of a row y1 and y2 "
+                "and those of a column x1 and x2, to the last bit; use Priors.from_boxes for boxes on no grid"
             )
         centers.append(center.expand(*shape, 2).reshape(-1, 2))
         sizes.append(size.expand(*shape, 2).reshape(-1, 2))
