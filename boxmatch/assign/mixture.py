@@ -73,7 +73,7 @@ class _Lists(NamedTuple):
     row: Int64[Tensor, "A"]
     values: Float64[Tensor, "A 1 N"]  # 0 for padding
     mask: Float64[Tensor, "A 1 N"]  # 1 for values, 0 for padding
-    count: Float64[Tensor, "A 1 1"]
+    length: Float64[Tensor, "A 1 1"]
 
 
 class _Gaussians(NamedTuple):
@@ -129,7 +129,7 @@ def _begin(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> tuple[
         row=torch.arange(len(values), device=values.device),
         values=values.masked_fill(~valid, 0)[:, None],
         mask=valid.double()[:, None],
-        count=valid.sum(1).clamp_(min=1).double()[:, None, None],
+        length=valid.sum(1).clamp_(min=1).double()[:, None, None],
     )
     one = torch.ones_like(means)
     return lists, _Gaussians(one / 2, means, one, (lists.values - means).square_())
@@ -137,16 +137,16 @@ def _begin(values: Float64[Tensor, "G N"], valid: Bool[Tensor, "G N"]) -> tuple[
 
 def _step(lists: _Lists, gaussians: _Gaussians) -> tuple[_Gaussians, Float64[Tensor, "A"]]:
     """One step of expectation maximisation, and the mean log-density before it."""
-    _, values, mask, count = lists
+    _, values, mask, length = lists
     share, log_density = _expectation(gaussians)
     share.mul_(mask)
-    bound = log_density.mul_(mask).sum(2, keepdim=True).div_(count).flatten()
+    bound = log_density.mul_(mask).sum(2, keepdim=True).div_(length).flatten()
     # Sums along rows of one width are the same whatever other rows there are.
     size = share.sum(2, keepdim=True).add_(COUNT_FLOOR)
     means = (share * values).sum(2, keepdim=True).div_(size)
     squares = torch.sub(values, means).square_()
     variances = share.mul_(squares).sum(2, keepdim=True).div_(size).add_(VARIANCE_FLOOR)
-    return _Gaussians(size.div_(count + 2 * COUNT_FLOOR), means, variances, squares), bound
+    return _Gaussians(size.div_(length + 2 * COUNT_FLOOR), means, variances, squares), bound
 
 
 def _expectation(gaussians: _Gaussians) -> tuple[Float64[Tensor, "A 2 N"], Float64[Tensor, "A 1 N"]]:
