@@ -2,25 +2,31 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from boxmatch.commands.arguments import PlainParser
 from boxmatch.commands.errors import UsageError
 
+if TYPE_CHECKING:
+    from boxmatch.models import Detector
+
 METHODS = ("single_grid", "nearby_grid", "all_grid")
+FAMILIES = ("atss", "dynamic_atss", "paa", "dual_weight", "fcos", "retinanet")
 
 HELP = """\
 usage: boxmatch convert CHECKPOINT --method METHOD [options]
 
-Reads a checkpoint of zh320/simple-yolo-pytorch (best.pth, last.pth or its bare tensors) and writes it
-as FILE.safetensors with FILE.json beside it. Backbone, width and number of classes follow from the
-tensors. No code of the checkpoint is run.
+Reads a checkpoint of zh320/simple-yolo-pytorch (best.pth, last.pth or its bare tensors), or a dense
+detector of maskrcnn-benchmark or MMDetection, and writes it as FILE.safetensors with FILE.json beside
+it. Backbone, width and number of classes follow from the tensors. No code of the checkpoint is run.
 
-  --method METHOD        label assignment it was trained with: single_grid, nearby_grid or all_grid;
-                         it decides what the box numbers mean and the checkpoint does not record it
+  --method METHOD        label assignment it was trained with; it decides what the outputs mean and the
+                         checkpoint does not record it. Simple YOLO: single_grid, nearby_grid, all_grid;
+                         dense: atss, dynamic_atss, paa, dual_weight, fcos, retinanet
   --output FILE          (default: the checkpoint's name with .safetensors)
   --classes NAME ...     class names in label order (default: class_0, class_1, ...)
   --classes_file FILE    the same, one name a line
-  --anchors W,H ...      anchors in pixels, smallest stride first (default: those of COCO)
+  --anchors W,H ...      simple YOLO: anchors in pixels, smallest stride first (default: those of COCO)
   --drop TENSOR ...      tensors to leave out
 
 Example:  boxmatch convert best.pth --method nearby_grid --classes_file classes.txt
@@ -47,25 +53,35 @@ def run(arguments: Sequence[str]) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from boxmatch.checkpoints import convert
+    from boxmatch.checkpoints import convert, convert_dense
     from boxmatch.commands.run_folders import checkpoint_errors
     from boxmatch.commands.suggestions import advice
 
-    if options.method not in METHODS:
-        given = (
-            "" if options.method is None else f", got {options.method!r}; {advice(options.method, METHODS)}"
+    known = (*METHODS, *FAMILIES)
+    if options.method not in known:
+        given = "" if options.method is None else f", got {options.method!r}; {advice(options.method, known)}"
+        raise UsageError(f"--method: expected {', '.join(known)}{given}")
+    if options.method in FAMILIES and options.anchors is not None:
+        raise UsageError(
+            f"--anchors: a {options.method} checkpoint has the anchors of its method; leave it out"
         )
-        raise UsageError(f"--method: expected {', '.join(METHODS)}{given}")
     target = Path(options.output) if options.output else Path(options.checkpoint).with_suffix(".safetensors")
+    names = _class_names(options.classes, options.classes_file)
+    detector: Detector
     with checkpoint_errors():
-        detector = convert(
-            options.checkpoint,
-            target,
-            method=options.method,
-            class_names=_class_names(options.classes, options.classes_file),
-            anchors=_anchors(options.anchors),
-            drop=options.drop,
-        )
+        if options.method in FAMILIES:
+            detector = convert_dense(
+                options.checkpoint, target, family=options.method, class_names=names, drop=options.drop
+            )
+        else:
+            detector = convert(
+                options.checkpoint,
+                target,
+                method=options.method,
+                class_names=names,
+                anchors=_anchors(options.anchors),
+                drop=options.drop,
+            )
     print(
         f"{target}: {len(detector.class_names)} classes, {detector.num_parameters:,} parameters\n"
         f"Try it:  boxmatch predict PICTURES --weights {target}"

@@ -16,8 +16,8 @@ _SIGNS_OF_OBJECTS = ("GLOBAL", "unrecognized function", "allowlisted")
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Named tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
 
-    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict`; the
-    prefix `module.` that data-parallel training leaves on every name is removed.
+    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict` or `model`;
+    the prefix `module.` that data-parallel training leaves on every name is removed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,8 +29,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"no weight file at {path}; give the path of a .safetensors, .pth, .pt or .ckpt file"
         )
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pytorch(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if (
         not isinstance(content, dict)
         or not content

@@ -8,12 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from weight_recipe import drawn
 
-from boxmatch.assign import NearbyGrid
-from boxmatch.checkpoints.dense_layout import architecture, is_benchmark, rename
-from boxmatch.models.dense import DenseDetector
+from boxmatch.checkpoints.convert_dense import build_dense
 
 TOLERANCE = 1e-4  # of the output's deviation; rounding stays below 4e-5, the smallest mistake gives 1.6e-4
 FILES = (
@@ -43,26 +40,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("file", parameters)
 
 
-def build(weights: dict[str, Tensor]) -> DenseDetector:
-    """Our detector with the original's weights."""
-    benchmark = is_benchmark(weights)
-    ours = rename(weights)
-    found = architecture(ours)
-    refined = found.pop("refined")
-    detector = DenseDetector(
-        [f"class_{number}" for number in range(ours["head.class_logits.weight"].shape[0])],
-        **found,
-        stride_in_1x1=benchmark and found["backbone"].startswith("resnet"),
-        norm="frozen" if benchmark else "eval",
-        norm_eps=0.0 if benchmark else 1e-5,
-        box_numbers="deltas" if benchmark else "distances",
-        refine="zeros" if refined else None,
-        anchor_shift=0.5 if benchmark else 0.0,
-        assigner=NearbyGrid(),
-        loss=nn.Identity(),
-    )
-    detector.load_state_dict(ours)
-    return detector.eval()
+def family(file: Path) -> str:
+    """The method that the file's name starts with."""
+    return {"dw": "dual_weight"}.get(file.stem.split("_")[0], file.stem.split("_")[0])
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +64,7 @@ def case(file: Path) -> SimpleNamespace:
     size = (config["batch"], 3, config["height"], config["width"])
     random = np.random.RandomState(config["seed"] * 7)
     images = torch.as_tensor(random.standard_normal(size), dtype=torch.float32)
-    detector = build(state)
+    detector = build_dense(state, family(file))
     with torch.no_grad():
         features = detector.backbone(images)
         pyramid = detector.fpn.levels(features)
