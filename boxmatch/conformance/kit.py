@@ -92,6 +92,12 @@ class Subject:
         """Random pictures for the priors it takes."""
         return self.scene_on(self.layout, counts, **options)
 
+    @cached_property
+    def usual(self) -> tuple[Scene, Assignment]:
+        """Four pictures, one of them without boxes, and what they come to: many properties begin with it."""
+        scene = self.scene()
+        return scene, self.run(scene)
+
     def run(self, scene: Scene) -> Assignment:
         """Call the assigner on a scene."""
         return self.call(scene, scene.predictions() if self.uses_predictions else None)

@@ -52,8 +52,7 @@ def small_pieces(subject: Subject) -> None:
 @holds("autocast changes no bit")
 def autocast(subject: Subject) -> None:
     """Rules compare numbers; half precision would make ties of them."""
-    scene = subject.scene()
-    plain = subject.run(scene)
+    scene, plain = subject.usual
     for dtype in (torch.bfloat16, torch.float16):
         with torch.autocast("cpu", dtype=dtype):
             cast = subject.run(scene)
@@ -84,8 +83,8 @@ def _of_type(predictions: Predictions, dtype: torch.dtype) -> Predictions:
 @holds("the same call gives the same bits again, from another instance too, and draws no random number")
 def repeatable(subject: Subject) -> None:
     """No state, no chance."""
-    scene, state = subject.scene(), torch.get_rng_state()
-    first, second = subject.run(scene), subject.run(scene)
+    (scene, first), state = subject.usual, torch.get_rng_state()
+    second = subject.run(scene)
     other = Subject(subject.factory).run(scene)
     untouched = torch.equal(state, torch.get_rng_state())
     _expect_same_bits(first, second, "called again", "keep no state between calls")

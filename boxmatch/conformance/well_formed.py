@@ -54,8 +54,7 @@ def check_form(assignment: Assignment, scene: Scene) -> None:
 @holds("pairs are ordered by box, none occurs twice, and every value is finite and in range")
 def form(subject: Subject) -> None:
     """On four pictures, one of them empty."""
-    scene = subject.scene()
-    assignment = subject.run(scene)
+    scene, assignment = subject.usual
     check_form(assignment, scene)
     assert len(assignment.pairs) > 0, (
         f"expected pairs for {len(assignment.targets)} boxes on {len(scene.priors)} priors, got none; the "
@@ -66,8 +65,7 @@ def form(subject: Subject) -> None:
 @holds("the candidates hold every pair")
 def candidates(subject: Subject) -> None:
     """Where the assigner lists them."""
-    scene = subject.scene()
-    assignment = subject.run(scene)
+    scene, assignment = subject.usual
     if assignment.candidates is None:
         raise NotApplicable("it does not list its candidates")
     priors = len(scene.priors)
@@ -84,9 +82,8 @@ def explanation(subject: Subject) -> None:
     """The kept candidates are the pairs; a candidate below its threshold has a lower score."""
     if not subject.explains:
         raise NotApplicable("it cannot be asked to explain itself")
-    scene = subject.scene()
-    predictions = scene.predictions() if subject.uses_predictions else None
-    plain, told = subject.call(scene, predictions), subject.call(scene, predictions, explain=True)
+    scene, plain = subject.usual
+    told = subject.call(scene, scene.predictions() if subject.uses_predictions else None, explain=True)
     differs = first_bit_difference(plain, told)
     assert differs is None, f"with explain=True {differs}; do not let the story change the rule"
     story, priors = told.explanation, len(scene.priors)
