@@ -71,10 +71,11 @@ def flat_targets(targets: Sequence[dict[str, Any]]) -> Targets:
     boxes = [target["boxes"].detach().float() for target in targets]
     device = boxes[0].device
     counts = torch.tensor([len(rows) for rows in boxes], device=device)
+    together = torch.cat(boxes)
     return Targets(
-        boxes=torch.cat(boxes),
+        boxes=together,
         labels=torch.cat([target["labels"] for target in targets]).long(),
-        image=torch.arange(len(boxes), device=device).repeat_interleave(counts),
+        image=torch.arange(len(boxes), device=device).repeat_interleave(counts, output_size=len(together)),
         ignore=torch.cat([_crowd(target, len(rows)) for target, rows in zip(targets, boxes)]).to(device),
         batch_size=len(boxes),
     )
