@@ -9,6 +9,7 @@ from .dual_weight import DualWeight
 from .dynamic_atss import DynamicATSS
 from .dynamic_soft_label import DynamicSoftLabel
 from .fcos_region import FCOSRegion
+from .grid_max_iou import GridMaxIoU
 from .hungarian import Hungarian
 from .max_iou import MaxIoU
 from .measures import KLD, NWD, SimD
@@ -37,6 +38,7 @@ __all__ = [
     "DynamicATSS",
     "DynamicSoftLabel",
     "FCOSRegion",
+    "GridMaxIoU",
     "Hungarian",
     "MaxIoU",
     "NearbyGrid",

@@ -49,3 +49,30 @@ def max_iou(
         else:
             owner[prior] = min(boxes, key=lambda gt, prior=prior: (-table[gt][prior], gt))
     return owner
+
+
+def grid_max_iou(
+    table: Table, in_cell: list[list[bool]], positive: float, negative: float, min_positive: float
+) -> list[int]:
+    """The box of each prior of one image, or background or ignored, where boxes choose from their cells only.
+
+    Args:
+        table: IoU of each box (rows) with each prior (columns); at least one box.
+        in_cell: whether the box's centre lies in the prior's cell.
+    """
+    gts, priors = range(len(table)), range(len(table[0]))
+    owner = [BACKGROUND if max(table[gt][prior] for gt in gts) <= negative else IGNORED for prior in priors]
+    rescuers: dict[int, list[int]] = {}
+    for gt in gts:
+        best = max(table[gt][prior] for prior in priors if in_cell[gt][prior])
+        if best > min_positive:
+            for prior in priors:
+                if in_cell[gt][prior] and table[gt][prior] == best:
+                    rescuers.setdefault(prior, []).append(gt)
+    for prior in priors:
+        boxes = rescuers.get(prior) or [
+            gt for gt in gts if in_cell[gt][prior] and table[gt][prior] > positive
+        ]
+        if boxes:
+            owner[prior] = min(boxes, key=lambda gt, prior=prior: (-table[gt][prior], gt))
+    return owner
