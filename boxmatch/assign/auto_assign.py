@@ -1,5 +1,6 @@
 """AutoAssign: the weights of the priors inside a box are learned with the network."""
 
+from collections.abc import Mapping
 from typing import ClassVar, get_args
 
 import torch
@@ -15,7 +16,7 @@ from .base import Assigner
 from .best_overlap import best_overlap
 from .center_prior import cells_from_center
 from .joint_score import joint_score
-from .negative_weight import NegativeConflict, settle_same_class
+from .negative_weight import LAST_BOX_DECIDES, NegativeConflict, settle_same_class
 from .piecewise import piecewise
 from .story import Story
 from .take import by_column, places, predicted_boxes
@@ -86,6 +87,11 @@ class AutoAssign(Assigner):
         self.neg_conflict: NegativeConflict = neg_conflict
         self.mean = nn.Parameter(torch.zeros(num_classes, 2))
         self.sigma = nn.Parameter(torch.ones(num_classes, 2))
+
+    @property
+    def conformance_exceptions(self) -> Mapping[str, str]:
+        """The published rule stores the negative weights in the order of the annotation."""
+        return LAST_BOX_DECIDES if self.neg_conflict == "last" else {}
 
     def assign(
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story

@@ -1,33 +1,32 @@
 """Dual weighting: every prior inside a box learns it, as strongly as its prediction deserves."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import pair_iou_and_giou, take_boxes
 from ..priors import Priors
 from ..reproducible import power
-from ..segments import segment_sum, segment_topk
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
-from .center_prior import fixed_center_prior
 from .joint_score import joint_score
-from .negative_weight import DegenerateBag, NegativeConflict, bag_curve, fixed_curve, settle_same_class
+from .negative_weight import (
+    LAST_BOX_DECIDES,
+    DegenerateBag,
+    NegativeConflict,
+    bag_curve,
+    fixed_curve,
+    settle_same_class,
+)
 from .piecewise import piecewise
+from .positive_weight import Bag, TopkWeight, bag_membership, share_of_box
 from .story import Story
 from .take import by_column, places, predicted_boxes
 
 LocalizationScore = Literal["giou", "iou"]
-Bag = Literal["soft_center", "hard_center", "topk"]
-TopkWeight = Literal["prior", "one"]
 NegativeCurve = Literal["bag_minmax", "fixed"]
-
-HARD_PRIOR = 0.3
-"""Least centre prior of the hard bag: a radius of 1.72 cells. Source: strongwolf/DW (`soft_prior=False`)."""
-
-_EPS = 1e-12  # of the official code: least sum of a bag
 
 
 class DualWeight(Assigner):
@@ -143,6 +142,11 @@ class DualWeight(Assigner):
         """The formulas of the paper: IoU^beta, equal exponents, a fixed curve for the negative weight."""
         return cls(**{"loc_score": "iou", "mu_den": 5.0, "neg_curve": "fixed", **options})
 
+    @property
+    def conformance_exceptions(self) -> Mapping[str, str]:
+        """The published rule stores the negative weights in the order of the annotation."""
+        return LAST_BOX_DECIDES if self.neg_conflict == "last" else {}
+
     def assign(
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
@@ -177,7 +181,16 @@ class DualWeight(Assigner):
             (giou.double() - 1).mul_(self.beta).exp_() if self.loc_score == "giou" else power(iou, self.beta)
         )
         joint = joint_score(predictions, place, pairs, targets, localization)
-        positive = self._positive(joint, self._in_bag(priors, targets, pairs), pairs, len(targets))
+        member = bag_membership(
+            priors,
+            targets,
+            pairs,
+            self.bag,
+            sigma=self.sigma,
+            topk=self.topk,
+            topk_weight=self.topk_weight,
+        )
+        positive = share_of_box(joint, member, pairs.gt, len(targets), mu_num=self.mu_num, mu_den=self.mu_den)
         if self.neg_curve == "fixed":
             curve = fixed_curve(iou, low=self.iou_low, high=self.iou_high, exponent=self.neg_exponent)
         else:
@@ -190,24 +203,6 @@ class DualWeight(Assigner):
                 degenerate=self.degenerate_bag,
             )
         return pairs, (positive, curve)
-
-    def _in_bag(self, priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N"]:
-        """How far each pair belongs to the bag of its box, in [0, 1]."""
-        prior = fixed_center_prior(priors, targets, pairs, self.sigma)
-        if self.bag == "soft_center":
-            return prior
-        if self.bag == "hard_center":
-            return (prior > HARD_PRIOR).float()
-        kept = segment_topk(prior, pairs.gt, len(targets), self.topk)
-        return kept.float() if self.topk_weight == "one" else prior.masked_fill_(~kept, 0)
-
-    def _positive(
-        self, joint: Tensor, in_bag: Float[Tensor, "N"], pairs: Pairs, count: int
-    ) -> Float[Tensor, "N"]:
-        share = joint * in_bag
-        total = segment_sum((joint * self.mu_den).exp_().mul_(share), pairs.gt, count).clamp_(min=_EPS)
-        numerator = joint.mul_(self.mu_num).exp_().mul_(share)
-        return numerator.div_(total.index_select(0, pairs.gt)).float()
 
     def extra_repr(self) -> str:
         names = (

@@ -14,6 +14,11 @@ from ..structures import Pairs, Targets
 NegativeConflict = Literal["min", "max", "last"]
 DegenerateBag = Literal["zero", "official"]
 
+LAST_BOX_DECIDES = {
+    "order_of_boxes": "neg_conflict='last': of several boxes of one class the last in the annotation decides"
+}
+"""What assigners say to `boxmatch.conformance` under that option."""
+
 # Added to numerator and denominator in the official code.
 _EPS = 1e-12
 

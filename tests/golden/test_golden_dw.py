@@ -9,9 +9,9 @@ from dense_case import parametrize_cases
 from dw_case import ABSOLUTE, RELATIVE, TERMS, DWCase, assert_near
 
 from boxmatch.assign.center_prior import fixed_center_prior
-from boxmatch.assign.dual_weight import HARD_PRIOR
 from boxmatch.assign.joint_score import joint_score
 from boxmatch.assign.negative_weight import bag_curve
+from boxmatch.assign.positive_weight import HARD_PRIOR
 from boxmatch.boxes import pair_iou_and_giou
 from boxmatch.losses import DualWeightLoss, dual_weight
 from boxmatch.structures import Predictions
