@@ -67,7 +67,9 @@ def small(family: str) -> DenseDetector:
     with torch.no_grad():
         for name, value in detector.state_dict().items():
             if value.is_floating_point() and not (family == "retinanet" and name == "head.scales"):
-                value.copy_(torch.rand_like(value) * 0.1)
+                value.copy_(
+                    torch.rand_like(value) + 0.5 if "running_var" in name else 0.02 * torch.randn_like(value)
+                )
     return detector.eval()
 
 
