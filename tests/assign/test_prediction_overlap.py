@@ -7,6 +7,7 @@ from every_assigner import random_batch, two_level_priors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boxmatch.assign import prediction_overlap
 from boxmatch.assign.prediction_overlap import predictions_over_boxes
 from boxmatch.boxes import iou_matrix
 from boxmatch.priors import Priors
@@ -82,8 +83,10 @@ def test_the_comparison_is_strict() -> None:
     assert over(priors, targets, boxes, 0.5).nonzero().tolist() == [[0, 4]]
 
 
-def test_at_the_least_iou_the_window_still_reaches() -> None:
-    # A prediction within the box and one around it, in a corner: the farthest centres for their IoU.
+def test_at_the_least_iou_the_window_still_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A prediction within the box and one around it, in a corner: the farthest centres for their IoU. Bins of
+    # a third of a pixel hide no mistake.
+    monkeypatch.setattr(prediction_overlap, "SIDE", 256)
     priors = two_level_priors()
     targets = Targets.from_lists([[[0.0, 0.0, 32.0, 32.0]]], [[0]])
     for min_iou in THRESHOLDS:

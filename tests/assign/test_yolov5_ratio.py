@@ -40,6 +40,8 @@ def learned(*boxes: list[float], priors: Priors = SQUARE, **options) -> list[int
         (12, 12, [5]),  # in the middle there is no nearer neighbour
         (12, 10, [1, 5]),
         (16, 12, [5, 6]),  # on the border between two cells: both
+        (8, 12, [5]),  # but not where only a whole cell is left before it
+        (24, 12, [6, 7]),
         (7, 7, [0, 1, 4]),
         (2, 2, [0]),  # no neighbour beyond the grid
         (30, 30, [15]),
