@@ -87,6 +87,9 @@ class PAA(Assigner):
         self.boundary: Boundary = boundary
         coder = DeltaCoder((1.0, 1.0, 1.0, 1.0)) if coder is None else coder
         self.costs = PairCosts(class_cost, box_cost, alpha, gamma, inclusive_pixels, coder)
+        # A saved detector reads its assigner's arguments off these.
+        self.class_cost, self.box_cost, self.alpha, self.gamma = class_cost, box_cost, alpha, gamma
+        self.inclusive_pixels, self.coder = inclusive_pixels, coder
 
     def assign(
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story

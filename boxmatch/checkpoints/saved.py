@@ -38,7 +38,7 @@ _Rooms = tuple[ModuleType, ...]
 # The parts of a detector: where the names of their classes are looked up, and what they must be. A file can
 # name nothing else.
 _ROOMS: Mapping[str, tuple[_Rooms, type]] = {
-    "assigner": ((assign, measures), Assigner),
+    "assigner": ((assign, measures, delta_coder), Assigner),
     "coder": ((coders, delta_coder, distance_coder), BoxCoder),
     "loss": ((losses,), nn.Module),
     "postprocess": ((postprocess, dense_postprocess), PostProcess),
