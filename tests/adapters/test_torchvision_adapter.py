@@ -100,13 +100,13 @@ def test_learning_two_pictures_by_heart_lowers_the_loss(make):
     data = pictures((2, 3), seed=5)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     history = []
-    for _ in range(15):
+    for _ in range(25):
         loss = sum(losses(model, data).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         history.append(loss.item())
-    assert history[-1] < 0.85 * history[0]
+    assert history[-1] < 0.75 * history[0]
 
 
 @pytest.mark.parametrize("make", [retinanet, fcos])
