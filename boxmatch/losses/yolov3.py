@@ -144,11 +144,11 @@ class YOLOv3Loss(nn.Module):
     def _classification(self, targets: Targets, predictions: Predictions, assignment: Assignment) -> Tensor:
         places, row = _place(assignment).unique(return_inverse=True)
         logits = predictions.logits.flatten(0, 1).index_select(0, places).float()  # (M, C)
-        wanted = torch.zeros_like(logits).flatten()
-        entry = row * logits.shape[1] + targets.labels[assignment.pairs.gt]
-        wanted.scatter_reduce_(0, entry, assignment.score, "amax")
+        label = targets.labels[assignment.pairs.gt, None]
+        of_pair = logits.new_zeros(len(row), logits.shape[1]).scatter(1, label, assignment.score[:, None])
+        wanted = torch.zeros_like(logits).scatter_reduce(0, row[:, None].expand_as(of_pair), of_pair, "amax")
         weight = logits.new_zeros(len(places)).scatter_reduce(0, row, assignment.weight, "amax")
-        return (weight[:, None] * bce(logits, wanted.view_as(logits))).sum()
+        return (weight[:, None] * bce(logits, wanted)).sum()
 
 
 def _place(assignment: Assignment) -> Tensor:
