@@ -26,7 +26,6 @@ from boxmatch.assign import (
     TaskAligned,
 )
 from boxmatch.assign.boundary import split_by_mixture
-from boxmatch.assign.ota import IOU_EPS, MASS_EPS
 from boxmatch.bench.dense_picture import (
     Matched,
     Picture,
@@ -41,6 +40,9 @@ from boxmatch.bench.dense_picture import (
     predicted_iou_matrix,
 )
 from boxmatch.bench.dense_priors import nearest_of_each_level
+
+LEAST_IOU, LEAST_MASS = torch.finfo(torch.float32).eps, 1e-8
+"""In the logarithms of OTA; the second is that of its SinkhornDistance."""
 
 
 def dynamic_atss(assigner: DynamicATSS, picture: Picture) -> Matched:
@@ -106,11 +108,16 @@ def _dynamic_k(
     valid: Int64[Tensor, "V"],
     topk: int,
 ) -> Matched:
-    """As many of the lowest costs of each box as its best IoUs add up to; the lowest owns the prior."""
+    """As many of the lowest costs of each box as its best IoUs add up to; a contested prior takes the lowest.
+
+    Of all its boxes, also those that did not ask for it.
+    """
+    cost = cost.masked_fill(~allowed, torch.inf)
     best = (iou * allowed).topk(min(topk, len(valid))).values
-    count = best.double().sum(1).floor().long().clamp(min=1)
-    selected = lowest(cost.masked_fill(~allowed, torch.inf), count)
-    matched = best_of_each_prior(-cost, selected)
+    selected = lowest(cost, best.double().sum(1).floor().long().clamp(min=1))
+    contested = selected.sum(0) > 1
+    rivals = torch.where(contested, allowed & selected.any(0), selected)
+    matched = best_of_each_prior(-cost, rivals)
     return Matched(matched.gt, valid[matched.prior])
 
 
@@ -123,13 +130,13 @@ def ota(assigner: OTA, picture: Picture) -> Matched:
     negative = 0.75 * logits.sigmoid().square() * softplus(logits)  # (P, C)
     positive = 0.25 * (1 - logits.sigmoid()).square() * softplus(-logits)
     cost = (negative.sum(1)[:, None] - negative + positive)[:, picture.labels].T
-    cost = cost - assigner.iou_weight * iou.double().clamp(min=IOU_EPS).log() + 1e6 * ~allowed
+    cost = cost - assigner.iou_weight * iou.double().clamp(min=LEAST_IOU).log() + 1e6 * ~allowed
     cost = torch.cat((cost, negative.sum(1)[None]))  # the background last
     k = (iou * allowed).topk(min(assigner.topk, iou.shape[1])).values.double().sum(1).floor().clamp(min=1)
     k = k * allowed.any(1)
-    mu = (torch.cat((k, (iou.shape[1] - k.sum())[None].clamp(min=MASS_EPS))) + MASS_EPS).log()
+    mu = (torch.cat((k, (iou.shape[1] - k.sum())[None].clamp(min=LEAST_MASS))) + LEAST_MASS).log()
     row, column = torch.zeros_like(mu), cost.new_zeros(cost.shape[1])
-    nu = torch.full_like(column, 1 + MASS_EPS).log()
+    nu = torch.full_like(column, 1 + LEAST_MASS).log()
     price = -cost / assigner.epsilon
     for _ in range(assigner.iterations):
         column = nu - (price + row[:, None]).logsumexp(0)
