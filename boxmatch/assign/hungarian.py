@@ -67,6 +67,9 @@ class Hungarian(Assigner):
     ) -> None:
         super().__init__(ignore_threshold=ignore_threshold)
         self.cost = QueryCost(class_cost, class_weight, box_weight, giou_weight)
+        # A saved detector reads its assigner's arguments off these.
+        self.class_cost, self.class_weight = class_cost, class_weight
+        self.box_weight, self.giou_weight = box_weight, giou_weight
         if repeats < 1 or groups < 1:
             raise ValueError(f"expected repeats and groups of 1 or more, got {repeats=}, {groups=}")
         if image_size is not None and not all(0 < side < torch.inf for side in image_size):
