@@ -10,12 +10,10 @@ from ..boxes import pair_iou, take_boxes
 from ..reproducible import power, sigmoid
 from ..segments import segment_contenders, segment_topk
 from ..structures import Pairs, Predictions, Targets
+from .contested import Valued, select
 from .measures import MAX_COORDINATE, Overlap, Similarity
 from .story import Story
 from .take import class_logits, places, predicted_boxes, quality_logits
-
-Scored = tuple[Pairs, tuple[Tensor, ...]]
-"""Pairs with their overlap and alignment."""
 
 LEAST = torch.finfo(torch.float32).tiny
 """Alignments below the smallest normal float32 count as none: devices differ in what they keep of them."""
@@ -56,8 +54,12 @@ class Alignment:
             probability.mul_(sigmoid(quality))
         return overlap, power(probability, self.alpha) * power(overlap, self.beta)
 
-    def best(self, pairs: Pairs, targets: Targets, topk: int, story: Story) -> Scored:
-        """The `topk` best aligned pairs of each box, less those without alignment; tells the story of it."""
+    def best(self, pairs: Pairs, targets: Targets, topk: int, story: Story) -> Valued:
+        """The `topk` best aligned pairs of each box with overlap and alignment, less those without alignment.
+
+        Args:
+            story: is told the candidates, and which are not among the best.
+        """
         if len(pairs) > FEW_PAIRS and isinstance(self.similarity, Overlap) and not story.active:
             pairs = pairs.select(self._contenders(pairs, targets, topk))
         overlap, alignment = self.of(pairs, targets)
@@ -79,16 +81,10 @@ class Alignment:
         )
         # No member of the family is more than the IoU.
         iou = pair_iou(*(boxes.clamp(-MAX_COORDINATE, MAX_COORDINATE) for boxes in held))
-        bound = power(bound, self.alpha).mul_(power(iou, self.beta)).mul_(1 + BOUND_SLACK)
+        bound = (power(bound, self.alpha) * power(iou, self.beta)).mul_(1 + BOUND_SLACK)
         k = torch.full_like(targets.labels, topk)
 
         def exact(rows: Int64[Tensor, "R"]) -> Float[Tensor, "R"]:
             return self.of(pairs.select(rows), targets)[1]
 
         return segment_contenders(bound, pairs.gt, k, exact, LEAST)
-
-
-def select(scored: Scored, rows: Int64[Tensor, "M"]) -> Scored:
-    """The pairs at some positions, with their values."""
-    pairs, values = scored
-    return pairs.select(rows), tuple(value.index_select(0, rows) for value in values)

@@ -13,16 +13,19 @@ from .piecewise import piecewise
 from .story import Story
 from .take import places
 
+Valued = tuple[Pairs, tuple[Tensor, ...]]
+"""Pairs and some values of each."""
+
 
 def resolve_among_candidates(
-    selected: tuple[Pairs, tuple[Tensor, ...]],
+    selected: Valued,
     targets: Targets,
     prior_count: int,
     lengths: Int64[Tensor, "G"],
     candidates: Callable[[Targets], Pairs],
     values: Callable[[Pairs, Targets], tuple[Float[Tensor, "M"], ...]],
     story: Story,
-) -> tuple[Pairs, tuple[Tensor, ...]]:
+) -> Valued:
     """Leave every prior that several boxes selected to the best of all boxes it is a candidate of.
 
     That may be one that did not select it. Equal scores go to the lowest row. Only candidates on contested
@@ -37,25 +40,23 @@ def resolve_among_candidates(
     Returns:
         Pairs, ordered by box, then prior, and their values.
     """
-    pairs, known = selected
-    place = places(pairs, targets, prior_count)
+    place = places(selected[0], targets, prior_count)
     contested = segment_lengths(place, targets.batch_size * prior_count) > 1
     alone = (~contested.index_select(0, place)).nonzero().squeeze(1)
-    if len(alone) == len(pairs):
+    if len(alone) == len(place):
         return selected
 
-    def rivals(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
+    def rivals(part: Targets) -> Valued:
         every = candidates(part)
         every = every.select(contested.index_select(0, places(every, part, prior_count)))
         return every, values(every, part)
 
-    rival, rival_values = piecewise(targets, lengths, rivals, story)
-    won = owners(rival, rival_values[0], targets, prior_count)
-    parts = [
-        (pairs.select(alone), tuple(value.index_select(0, alone) for value in known)),
-        (rival.select(won), tuple(value.index_select(0, won) for value in rival_values)),
-    ]
-    return joined(parts, prior_count)
+    disputed = select(selected, contested.index_select(0, place).nonzero().squeeze(1))
+    others = piecewise(targets, lengths, rivals, story)
+    news = ~torch.isin(_key(others[0], prior_count), _key(disputed[0], prior_count))
+    rival = joined([disputed, select(others, news.nonzero().squeeze(1))], prior_count)
+    won = owners(rival[0], rival[1][0], targets, prior_count)
+    return joined([select(selected, alone), select(rival, won)], prior_count)
 
 
 def once(candidates: Callable[[Targets], Pairs], targets: Targets) -> Callable[[Targets], Pairs]:
@@ -72,12 +73,20 @@ def once(candidates: Callable[[Targets], Pairs], targets: Targets) -> Callable[[
     return listed
 
 
-def joined(
-    parts: list[tuple[Pairs, tuple[Tensor, ...]]], prior_count: int
-) -> tuple[Pairs, tuple[Tensor, ...]]:
+def joined(parts: list[Valued], prior_count: int) -> Valued:
     """One list of distinct pairs and their values, ordered by box, then prior."""
     gt, prior, *values = (
         torch.cat(column) for column in zip(*((part.gt, part.prior, *values) for part, values in parts))
     )
-    order = (gt * prior_count + prior).argsort()
-    return Pairs(gt[order], prior[order]), tuple(value[order] for value in values)
+    every = Pairs(gt, prior), tuple(values)
+    return select(every, _key(every[0], prior_count).argsort())
+
+
+def select(valued: Valued, rows: Int64[Tensor, "M"]) -> Valued:
+    """The pairs at some positions, with their values."""
+    pairs, values = valued
+    return pairs.select(rows), tuple(value.index_select(0, rows) for value in values)
+
+
+def _key(pairs: Pairs, prior_count: int) -> Int64[Tensor, "N"]:
+    return pairs.gt * prior_count + pairs.prior

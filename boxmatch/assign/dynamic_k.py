@@ -16,7 +16,7 @@ from ..spatial.pieces import in_pieces
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .background_cost import BackgroundCost
 from .base import Assigner
-from .contested import once, resolve_among_candidates
+from .contested import Valued, once, resolve_among_candidates, select
 from .piecewise import piecewise
 from .story import Story
 from .take import by_column, places, predicted_boxes
@@ -117,7 +117,7 @@ class DynamicKAssigner(Assigner):
         candidates = once(every, targets)
         scene = Scene(priors, by_column(predictions, lengths), self.background(predictions))
 
-        def shortlist(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
+        def shortlist(part: Targets) -> Valued:
             return self._cheapest(scene, candidates(part), part, story)
 
         def values(pairs: Pairs, part: Targets) -> tuple[Tensor, ...]:
@@ -136,9 +136,7 @@ class DynamicKAssigner(Assigner):
         predicted = predicted_boxes(scene.predictions, place, type(self).__name__)
         return pair_iou(predicted, take_boxes(targets.boxes, pairs.gt))
 
-    def _cheapest(
-        self, scene: Scene, pairs: Pairs, targets: Targets, story: Story
-    ) -> tuple[Pairs, tuple[Tensor, Tensor]]:
+    def _cheapest(self, scene: Scene, pairs: Pairs, targets: Targets, story: Story) -> Valued:
         """The pairs that each box keeps, with their cost, its sign changed, and IoU."""
         iou = self._iou(scene, pairs, targets)
         k = dynamic_k(iou, pairs.gt, len(targets), self._topk)
@@ -149,8 +147,7 @@ class DynamicKAssigner(Assigner):
         kept = segment_topk(gain, pairs.gt, len(targets), k)
         story.candidates(pairs, gain)
         story.keep(kept, otherwise="not_topk")
-        rows = kept.nonzero().squeeze(1)
-        return pairs.select(rows), (gain.index_select(0, rows), iou.index_select(0, rows))
+        return select((pairs, (gain, iou)), kept.nonzero().squeeze(1))
 
 
 def shared(listings: Sequence[Listing], targets: Targets, prior_count: int) -> Listing:

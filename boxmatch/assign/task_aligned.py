@@ -10,9 +10,9 @@ from torch import Tensor
 from ..priors import Priors
 from ..segments import segment_lengths, segment_max, segment_topk
 from ..structures import Assignment, Pairs, Predictions, Targets
-from .alignment import LEAST, Alignment, Scored, select
+from .alignment import LEAST, Alignment
 from .base import Assigner
-from .contested import joined, resolve_among_candidates
+from .contested import Valued, joined, resolve_among_candidates, select
 from .measures import Similarity
 from .pick import owners
 from .piecewise import piecewise
@@ -111,7 +111,7 @@ class TaskAligned(Assigner):
         lengths = self._lengths(priors, targets)
         score = Alignment(by_column(predictions, lengths), count, self.alpha, self.beta, self.similarity)
 
-        def shortlist(part: Targets) -> Scored:
+        def shortlist(part: Targets) -> Valued:
             best = score.best(self._candidates(priors, part), part, self.topk, story)
             if not self.topk_first:
                 return best
@@ -162,8 +162,8 @@ class TaskAligned(Assigner):
         return admitted
 
     def _resolved(
-        self, selected: Scored, priors: Priors, targets: Targets, score: Alignment, story: Story
-    ) -> Scored:
+        self, selected: Valued, priors: Priors, targets: Targets, score: Alignment, story: Story
+    ) -> Valued:
         """The pairs whose box owns the prior."""
         if self.rivals == "selecting":
             return select(selected, owners(selected[0], selected[1][0], targets, len(priors)))
@@ -188,13 +188,13 @@ class TaskAligned(Assigner):
         )
 
 
-def _rescued(selected: Scored, priors: Priors, targets: Targets, score: Alignment) -> Scored:
+def _rescued(selected: Valued, priors: Priors, targets: Targets, score: Alignment) -> Valued:
     """Also the best aligned of all priors for each box that has selected none."""
     starved = (segment_lengths(selected[0].gt, len(targets)) == 0).nonzero().squeeze(1)
     rows = targets.select(starved)
     silent = Story(False)
 
-    def best(part: Targets) -> Scored:
+    def best(part: Targets) -> Valued:
         return score.best(every_prior(priors, part), part, 1, silent)
 
     pairs, values = piecewise(rows, torch.full_like(rows.labels, len(priors)), best, silent)

@@ -131,7 +131,7 @@ def bounds_at_work() -> ExitStack:
 
 
 @given(grids(), batches(), OPTIONS, st.integers(0, 10**6), st.sampled_from([1, 3, 6]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_equals_the_loops(grid, images, options, seed, classes):
     priors, targets = make_priors(grid), make_targets(images, classes)
     predictions = with_classes(make_predictions(priors, targets, seed), seed, classes, quality=False)
