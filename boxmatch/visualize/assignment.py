@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ MARKERS = "o^sDvP*X<>hpd"
 
 _ALARM = tuple(part / 255 for part in ALARM)
 _FADE = 0.45  # The picture is faded this far towards white, so that grid and markers stand out.
+_LETTERS_PER_INCH = 11  # of a headline, so that a long one is broken instead of cut
 _MANY = 40  # With more boxes than this on a picture, class names would hide the markers.
 _STARVED: dict[str, Any] = {"edgecolor": _ALARM, "linewidth": 3.2, "linestyle": (0, (3, 1.5))}
 _IGNORED: dict[str, Any] = {"edgecolor": "dimgrey", "linewidth": 1.0, "hatch": "///"}
@@ -85,7 +87,7 @@ def draw_assignment(
     for axis in axes[len(numbers) :]:
         axis.set_axis_off()
     if title:
-        figure.suptitle(title)
+        figure.suptitle(fill(title, int(size[0] * _LETTERS_PER_INCH)))
     figure.legend(
         handles=_legend(priors, numbers),
         loc="outside lower center",

@@ -13,7 +13,6 @@ from boxmatch.priors import Priors
 from boxmatch.structures import Assignment, Targets
 from boxmatch.visualize.detections import as_picture
 from boxmatch.visualize.palette import ALARM, unit_color
-from boxmatch.visualize.places import marker_places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +45,8 @@ def draw_gallery(
     """One panel per assigner, all levels on it; save the figure with `figure.savefig(path)`.
 
     A positive is a dot in the colour of the box it learns. The diameter of the dot follows the stride of its
-    level, its opacity the weight of the pair. A box without any positive is thick, dashed and red.
+    level, its opacity the weight of the pair; anchors of a cell share one place. A box without any positive
+    is thick, dashed and red.
 
     Args:
         image: the picture, in the pixels of `targets`.
@@ -127,7 +127,7 @@ def _draw_positives(
     # A prior on no grid has no stride: a dot of 6 px stands for it.
     stride = priors.stride.cpu()[prior].numpy() if priors.levels else np.full(len(prior), 6 / _DOT_CELLS)
     diameter = 72 * inches * _DOT_CELLS * stride / width
-    _, places = marker_places(priors, prior)
+    places = priors.centers.cpu()[prior].numpy()
     edges = [(0.0, 0.0, 0.0, float(alpha)) for alpha in opacity]
     axis.scatter(
         places[:, 0],
