@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from boxmatch.data.geometry import Fill
 from boxmatch.structures import Detections, Targets
 
 
@@ -112,24 +113,31 @@ def restore_boxes(
     offset: Float[Tensor, "2"],
     original_size: Int64[Tensor, "2"],
 ) -> Float[Tensor, "K 4"]:
-    """xyxy boxes of a letterboxed picture in the file's own pixels, clipped to the file."""
+    """xyxy boxes of a letterboxed or resized picture in the file's own pixels, clipped to the file."""
     scale, offset = scale.to(boxes), offset.to(boxes)
     restored = (boxes - offset.repeat(2)) / scale.repeat(2)
     return torch.minimum(restored.clamp(min=0), original_size.to(boxes).repeat(2))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size; boxes are laid end to end with the number of their picture.
+def collate(samples: Sequence[Sample], *, pad_to: int | None = None, fill: Fill = 0) -> Batch:
+    """Stack samples; boxes are laid end to end with the number of their picture.
+
+    Args:
+        samples: of one size, unless they are padded.
+        pad_to: pad on the right and at the bottom to the largest width and height, rounded up to a multiple
+            of this; None leaves pictures as they are.
+        fill: value of the padding.
 
     Raises:
-        ValueError: the pictures differ in size, or there are none.
+        ValueError: the pictures differ in size and are not to be padded, or there are none.
     """
     sizes = {tuple(sample.image.shape) for sample in samples}
-    if len(sizes) != 1:
+    if not sizes or (pad_to is None and len(sizes) != 1):
         raise ValueError(f"expected pictures of one size in a batch, got {sorted(sizes)}")
+    images = [sample.image for sample in samples]
     counts = [len(sample.boxes) for sample in samples]
     return Batch(
-        images=torch.stack([sample.image for sample in samples]),
+        images=torch.stack(images) if pad_to is None else _padded(images, pad_to, fill),
         targets=Targets(
             boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
             labels=torch.from_numpy(np.concatenate([sample.labels for sample in samples])),
@@ -143,3 +151,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
         scale=torch.tensor([sample.scale for sample in samples], dtype=torch.float32),
         offset=torch.tensor([sample.offset for sample in samples], dtype=torch.float32),
     )
+
+
+def _padded(images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int, fill: Fill) -> UInt8[Tensor, "B 3 H W"]:
+    """Pictures of several sizes in the upper left corners of one that holds each."""
+    height, width = (-(-max(i.shape[axis] for i in images) // multiple) * multiple for axis in (1, 2))
+    color = torch.tensor(fill, dtype=torch.uint8).reshape(-1, 1, 1)
+    batch = color.expand(len(images), 3, height, width).clone()
+    for canvas, image in zip(batch, images, strict=True):  # pictures differ in size
+        canvas[:, : image.shape[1], : image.shape[2]] = image
+    return batch

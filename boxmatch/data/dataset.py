@@ -10,6 +10,8 @@ from boxmatch.data.annotations import Annotations
 from boxmatch.data.batch import Batch, Sample, collate
 from boxmatch.data.cache import ImageCache
 from boxmatch.data.geometry import (
+    SIZE_STEP,
+    Fill,
     Layout,
     Size,
     draw,
@@ -17,9 +19,11 @@ from boxmatch.data.geometry import (
     turned_boxes,
     warp_boxes,
     warp_pixels,
+    whole,
 )
 from boxmatch.data.mosaic import random_layout
 from boxmatch.data.pictures import Pictures
+from boxmatch.data.resize import ShortSide
 from boxmatch.data.transforms import Augment, jitter_colors, keep_visible
 
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -42,11 +46,13 @@ class BatchKey:
 
 
 class DetectionDataset(Dataset[Batch]):
-    """Pictures with boxes, augmented or letterboxed to one size.
+    """Pictures with boxes, augmented or letterboxed to one size, or each at a size of its own.
 
     Args:
         annotations: boxes in pixels of the upright files.
         image_size: width and height of the network's input.
+        resize: what size each picture gets, in place of `image_size`; only colours and flips of `augment`
+            then apply, and a batch is padded on the right and at the bottom to multiples of 32.
         augment: what happens to the pictures; None shows each one whole, in the middle of the input.
         seed: start of all random streams.
         cache: keeps decoded pictures in memory.
@@ -61,22 +67,24 @@ class DetectionDataset(Dataset[Batch]):
         annotations: Annotations,
         *,
         image_size: Size,
+        resize: ShortSide | None = None,
         augment: Augment | None = None,
         seed: int = 0,
         cache: ImageCache | None = None,
         min_area: float = 0.0,
-        fill: int = 0,
+        fill: Fill = 0,
         mosaic_epochs: int | None = None,
         largest_side: int | None = None,
     ) -> None:
         self.annotations = annotations
         self.image_size = image_size
+        self.resize = resize
         self.augment = augment
         self.seed = seed
         self.min_area = min_area
         self.fill = fill
         self.mosaic_epochs = mosaic_epochs
-        largest = max(*image_size, largest_side or 0)
+        largest = resize.long_side if resize else max(*image_size, largest_side or 0)
         zoom = augment.largest_scale if augment else 1.0
         self.pictures = Pictures(annotations, side=round(largest * zoom), cache=cache)
 
@@ -85,7 +93,8 @@ class DetectionDataset(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """The batch that a sampler asks for."""
-        return collate([self.sample(key.epoch, index, key.size) for index in key.indices])
+        samples = [self.sample(key.epoch, index, key.size) for index in key.indices]
+        return collate(samples, pad_to=SIZE_STEP if self.resize else None, fill=self.fill)
 
     def sample(self, epoch: int, index: int, size: Size | None = None) -> Sample:
         """The sample of one picture in one epoch: the same whenever it is asked for.
@@ -98,12 +107,16 @@ class DetectionDataset(Dataset[Batch]):
             raise IndexError(f"picture {index} of {len(self)}")
         size = size or self.image_size
         if self.augment is None:
-            return self._letterboxed(index, size)
+            return self._unchanged(index, size)
         random = np.random.default_rng([self.seed, epoch, index])
-        mosaic = self.mosaic_epochs is None or epoch < self.mosaic_epochs
-        layout = random_layout(
-            index, len(self), self.pictures.size, size, self.augment, random, mosaic=mosaic
-        )
+        if self.resize is None:
+            mosaic = self.mosaic_epochs is None or epoch < self.mosaic_epochs
+            layout = random_layout(
+                index, len(self), self.pictures.size, size, self.augment, random, mosaic=mosaic
+            )
+        else:
+            size = self.resize.size(self.pictures.size(index), self.resize.drawn(random))
+            layout = whole(index, size)
         image, (boxes, labels, ignore) = self._drawn(layout)
         boxes, keep = keep_visible(boxes, size, self.min_area, self.augment.min_visibility)
         boxes, labels, ignore = boxes[keep], labels[keep], ignore[keep]
@@ -115,9 +128,14 @@ class DetectionDataset(Dataset[Batch]):
         unknown = (float("nan"), float("nan"))
         return self._sample(index, image, (boxes, labels, ignore), unknown, unknown)
 
-    def _letterboxed(self, index: int, size: Size) -> Sample:
+    def _unchanged(self, index: int, size: Size) -> Sample:
+        """The whole picture with the way back to its file."""
         original = self.pictures.size(index)
-        layout = letterbox(index, original, size)
+        if self.resize is None:
+            layout = letterbox(index, original, size)
+        else:
+            size = self.resize.size(original, self.resize.short_side)
+            layout = whole(index, size)
         image, (boxes, labels, ignore) = self._drawn(layout)
         boxes, keep = keep_visible(boxes, size, 0.0, 0.0)
         left, top, right, bottom = layout.placements[0].edges
@@ -131,7 +149,8 @@ class DetectionDataset(Dataset[Batch]):
 
     def _drawn(self, layout: Layout) -> tuple[torch.Tensor, Boxes]:
         """Pixels and boxes of a layout, boxes not yet clipped."""
-        canvas = torch.full((layout.window[1], layout.window[0], 3), self.fill, dtype=torch.uint8)
+        width, height = layout.window
+        canvas = torch.tensor(self.fill, dtype=torch.uint8).expand(height, width, 3).clone()
         parts = []
         for (
             placement

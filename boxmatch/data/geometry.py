@@ -20,6 +20,11 @@ Size = tuple[int, int]
 Edges = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
+Fill = int | tuple[int, int, int]
+"""A grey value, or red, green and blue."""
+
+SIZE_STEP = 32  # the coarsest stride that the maps of every detector share without rounding
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -81,6 +86,11 @@ def letterbox(picture: int, picture_size: Size, output: Size) -> Layout:
     width, height = fitted_size(picture_size, output)
     left, top = (output[0] - width) // 2, (output[1] - height) // 2
     return Layout((Placement(picture, (left, top, left + width, top + height)),), output, output)
+
+
+def whole(picture: int, output: Size) -> Layout:
+    """The whole picture and nothing else."""
+    return Layout((Placement(picture, (0, 0, *output)),), output, output)
 
 
 def draw(canvas: UInt8[Tensor, "H W 3"], pixels: UInt8[Tensor, "h w 3"], placement: Placement) -> Affine:
@@ -153,7 +163,7 @@ def turned_boxes(
 
 
 def warp_pixels(
-    pixels: UInt8[Tensor, "h w 3"], warp: Float64[np.ndarray, "3 3"], size: Size, fill: int
+    pixels: UInt8[Tensor, "h w 3"], warp: Float64[np.ndarray, "3 3"], size: Size, fill: Fill
 ) -> UInt8[Tensor, "H W 3"]:
     """The picture seen through a homography (source to result), bilinear; `fill` where the source ends."""
     back = np.linalg.inv(warp)
@@ -164,7 +174,7 @@ def warp_pixels(
         Image.Transform.PERSPECTIVE,
         coefficients,
         Image.Resampling.BILINEAR,
-        fillcolor=(fill, fill, fill),
+        fillcolor=(fill, fill, fill) if isinstance(fill, int) else fill,
     )
     return torch.from_numpy(np.array(result))
 

@@ -11,14 +11,16 @@ import torch
 from boxmatch.data.annotations import Annotations
 from boxmatch.data.cache import ImageCache
 from boxmatch.data.dataset import DetectionDataset
+from boxmatch.data.geometry import SIZE_STEP, Fill
 from boxmatch.data.headers import Progress
 from boxmatch.data.load import load_splits
 from boxmatch.data.loader import StatefulLoader
 from boxmatch.data.problems import CheckPolicy
 from boxmatch.data.read import Format, ReadOptions
 from boxmatch.data.report import CheckReport
-from boxmatch.data.sampler import SIZE_STEP, EvaluationSampler, TrainSampler, sides_between
-from boxmatch.data.transforms import Augment
+from boxmatch.data.resize import ShortSide
+from boxmatch.data.sampler import EvaluationSampler, TrainSampler, sides_between
+from boxmatch.data.transforms import LAYOUT_PROBABILITIES, Augment
 from boxmatch.data.voc import Difficult
 from boxmatch.errors import DataError
 
@@ -38,6 +40,8 @@ class DataModule(pl.LightningDataModule):
         test: the same for the test; none unless the data has one or it is named.
         class_names: classes in the order of their labels; found in the data when not given.
         image_size: side of the network's input in pixels, or width and height; multiples of 32.
+        resize: give each picture a size by its shorter side, in place of image_size; `augment` may then
+            change colours and flip, nothing else.
         multi_scale: smallest and largest longer side of the training batches, in steps of 32 px; always
             image_size when not given.
         multi_scale_interval: batches between two changes of the size.
@@ -45,8 +49,10 @@ class DataModule(pl.LightningDataModule):
         workers: processes that read pictures; 0 reads in the training process.
         cache_mb: memory for decoded pictures per split and process, 0 for none.
         augment: what happens to the training pictures.
-        fill: grey value beside and between the pictures, 0 to 255.
+        fill: grey value beside and between the pictures, 0 to 255, or red, green and blue.
         difficult: VOC objects marked difficult: keep them, drop them, or ignore their regions.
+        crowd: regions that are no single object (COCO crowds, difficult VOC objects where they are ignored):
+            teach nothing there in training, or drop the mark, so that the region counts as background.
         keep_empty: train on pictures without objects too.
         min_label_area: objects of this many square pixels or fewer are left out of all splits, and so is
             what a crop leaves of an object if it is less.
@@ -69,14 +75,16 @@ class DataModule(pl.LightningDataModule):
         test: str | list[str] | None = None,
         class_names: list[str] | None = None,
         image_size: int | tuple[int, int] = 416,
+        resize: ShortSide | None = None,
         multi_scale: tuple[int, int] | None = None,
         multi_scale_interval: int = 1,
         batch_size: int = 16,
         workers: int = 0,
         cache_mb: float = 0,
         augment: Augment = PRESET,
-        fill: int = 0,
+        fill: Fill = 0,
         difficult: Difficult = "keep",
+        crowd: Literal["ignore", "drop"] = "ignore",
         keep_empty: bool = True,
         min_label_area: float = 10,
         policy: CheckPolicy = POLICY,
@@ -92,9 +100,13 @@ class DataModule(pl.LightningDataModule):
         in_range("batch_size", batch_size, 1)
         in_range("workers", workers, 0)
         in_range("cache_mb", cache_mb, 0)
-        in_range("fill", fill, 0, 255)
+        for value in (fill,) if isinstance(fill, int) else fill:
+            in_range("fill", value, 0, 255)
         in_range("min_label_area", min_label_area, 0)
         in_range("seed", seed, 0)
+        if resize is not None:
+            _check_resize(augment, multi_scale)
+        self.resize, self.crowd = resize, crowd
         self.largest_side = max(self.image_size) if multi_scale is None else max(sides_between(*multi_scale))
         self.root, self.format = root, format
         self.train, self.val, self.test = train, val, test
@@ -137,6 +149,8 @@ class DataModule(pl.LightningDataModule):
         """Without objects that are too small and, if wanted, without empty training pictures."""
         width, height = (annotations.boxes[:, 2:] - annotations.boxes[:, :2]).T
         counted = annotations.select_boxes((width * height > self.min_label_area) | annotations.ignore)
+        if split == "train" and self.crowd == "drop":
+            counted = counted.select_boxes(~counted.ignore)
         if split != "train" or self.keep_empty:
             return counted
         owners = counted.image_index()[~counted.ignore]
@@ -178,6 +192,7 @@ class DataModule(pl.LightningDataModule):
         return DetectionDataset(
             annotations,
             image_size=self.image_size,
+            resize=self.resize,
             augment=augment,
             seed=self.seed,
             cache=ImageCache(self.cache_mb, len(annotations)) if self.cache_mb else None,
@@ -203,9 +218,21 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
             multi_scale=self.multi_scale,
             multi_scale_interval=self.multi_scale_interval,
+            groups=self._groups(dataset),
             drop_last=self.drop_last,
         )
         return self._loader(dataset, sampler)
+
+    def _groups(self, dataset: DetectionDataset) -> np.ndarray | None:
+        """1 for pictures that are wider than tall and 0 for the others, where they share no batch."""
+        if self.resize is None or not self.resize.group:
+            return None
+        sizes = dataset.annotations.sizes.copy()
+        # Some annotations do not say how large their pictures are.
+        for index in np.nonzero(sizes[:, 0] < 0)[0].tolist():
+            sizes[index] = dataset.pictures.size(index)
+        width, height = sizes.T
+        return (width > height).astype(np.int64)
 
     def val_dataloader(self) -> StatefulLoader:
         """Whole pictures of the validation split."""
@@ -240,6 +267,20 @@ class DataModule(pl.LightningDataModule):
     def _batches_used(self) -> int | None:
         """The Trainer counts what was used and not what was read; None in a plain loop."""
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready) if self.trainer else None
+
+
+def _check_resize(augment: Augment, multi_scale: tuple[int, int] | None) -> None:
+    """Raise a ValueError unless what else is asked for goes with pictures of sizes of their own."""
+    asked = [name for name in LAYOUT_PROBABILITIES if getattr(augment, name)]
+    if asked:
+        raise ValueError(
+            f"resize: goes with flips and colours only, got augment.{', augment.'.join(asked)} above 0; set "
+            "them to 0, or leave resize out"
+        )
+    if multi_scale is not None:
+        raise ValueError(
+            f"resize: expected no multi_scale beside it, got {multi_scale}; use train_short_side"
+        )
 
 
 def in_range(name: str, value: float, least: float, most: float = math.inf) -> None:

@@ -5,15 +5,15 @@ from typing import cast
 
 import numpy as np
 import torch.distributed as dist
+from jaxtyping import Int64
 from torch.utils.data import Dataset, DistributedSampler
 
 from boxmatch.data.dataset import BatchKey
-from boxmatch.data.geometry import Size
+from boxmatch.data.geometry import SIZE_STEP, Size
 
 # Last words of the seeds, so that order and sizes draw from streams of their own. Samples use their index
 # there, and these are no index of a data set.
 ORDER, SIZES = 2**63, 2**63 + 1
-SIZE_STEP = 32  # the coarsest stride of the detectors
 
 
 class EpochSampler(DistributedSampler[BatchKey]):
@@ -65,15 +65,20 @@ class EpochSampler(DistributedSampler[BatchKey]):
 class TrainSampler(EpochSampler):
     """Training pictures in random order; every process gets the same number of batches, all of one size.
 
+    With groups each batch, over all processes, holds pictures of one group, and the batches of all groups
+    come in random order; each group is cut into batches like a set of its own.
+
     Args:
         image_size: width and height of the batches.
         multi_scale: smallest and largest longer side, drawn in steps of 32 px; None for `image_size` always.
         multi_scale_interval: batches between two changes of the size.
+        groups: a number for each picture; pictures with different ones share no batch. None for one group.
         drop_last: leave out the pictures that fill no batch on every process. Otherwise, and in a set too
             small for a single batch, the last batch is filled up from the beginning of the order.
 
     Raises:
-        ValueError: as `EpochSampler`; no multiple of 32 in `multi_scale`; an interval below 1.
+        ValueError: as `EpochSampler`; no multiple of 32 in `multi_scale`; an interval below 1; another
+            number of groups than of pictures.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class TrainSampler(EpochSampler):
         seed: int = 0,
         multi_scale: tuple[int, int] | None = None,
         multi_scale_interval: int = 1,
+        groups: Int64[np.ndarray, "N"] | None = None,
         drop_last: bool = True,
         rank: int | None = None,
         world: int | None = None,
@@ -96,20 +102,41 @@ class TrainSampler(EpochSampler):
         if multi_scale_interval < 1:
             raise ValueError(f"multi_scale_interval: expected 1 or more, got {multi_scale_interval}")
         self.multi_scale_interval = multi_scale_interval
+        self.groups = np.zeros(count, np.int64) if groups is None else groups
+        if len(self.groups) != count:
+            raise ValueError(
+                f"groups: expected one number for each of {count} pictures, got {len(self.groups)}"
+            )
+        self.kinds, counts = np.unique(self.groups, return_counts=True)
+        self.batches_per_kind = [self._batches(int(members)) for members in counts]
 
     def __len__(self) -> int:
         """Batches per epoch of each process."""
+        return sum(self.batches_per_kind)
+
+    def _batches(self, members: int) -> int:
+        """Batches per epoch of so many pictures."""
         step = self.batch_size * self.world
-        return max(1, self.count // step) if self.drop_last else -(-self.count // step)
+        return max(1, members // step) if self.drop_last else -(-members // step)
 
     def from_batch(self, start: int) -> Iterator[BatchKey]:
         """The batches of the epoch from number `start` on; nothing is drawn differently for the start."""
-        order = np.random.default_rng([self.seed, self.epoch, ORDER]).permutation(self.count)
-        sizes = self.sizes()
+        random = np.random.default_rng([self.seed, self.epoch, ORDER])
+        order = random.permutation(self.count)
         step = self.batch_size * self.world
+        # np.resize repeats the beginning of an order that is too short.
+        batches = np.concatenate(
+            [
+                np.resize(order[self.groups[order] == kind], (wanted, step))
+                for kind, wanted in zip(self.kinds, self.batches_per_kind, strict=True)
+            ]
+        )
+        if len(self.kinds) > 1:
+            batches = random.permutation(batches)
+        sizes = self.sizes()
         for number in range(start, len(self)):
-            rows = np.arange(number * step, (number + 1) * step)[self.rank :: self.world]
-            yield BatchKey(self.epoch, tuple(order[rows % self.count].tolist()), sizes[number])
+            mine = batches[number, self.rank :: self.world]
+            yield BatchKey(self.epoch, tuple(mine.tolist()), sizes[number])
 
     def sizes(self) -> list[Size]:
         """Width and height of each batch of the epoch, the same for all processes."""

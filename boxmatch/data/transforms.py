@@ -20,6 +20,8 @@ PROBABILITIES = (
     "rot90_p",
     "min_visibility",
 )
+# Those that change where a picture lies, and not only its colours or its direction.
+LAYOUT_PROBABILITIES = ("mosaic_p", "randscale_p", "perspective_p", "rotate_p", "rot90_p")
 STRENGTHS = ("brightness", "contrast", "saturation")
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 

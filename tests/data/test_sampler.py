@@ -2,8 +2,9 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxmatch.data.sampler import EvaluationSampler, TrainSampler, sides_between, with_longer_side
@@ -50,6 +51,7 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
         assert {index for indices in shown for index in indices} == {0, 1, 2}
 
 
+@settings(deadline=None)  # wall time, which other programs lengthen
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 4), st.booleans())
 def test_all_processes_take_equally_many_steps_and_share_no_picture(count, batch_size, world, drop_last):
     options = {"drop_last": drop_last, "world": world}
@@ -112,6 +114,7 @@ def test_the_epoch_and_the_usual_size_are_in_the_keys():
     assert {(key.epoch, key.size) for key in sampler} == {(6, SIZE)}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5))
 def test_evaluation_shows_every_picture_once_over_all_processes(count, batch_size, world):
     samplers = [EvaluationSampler(count, batch_size, rank=rank, world=world) for rank in range(world)]
@@ -148,6 +151,7 @@ def test_sides_that_follow_other_proportions_stay_multiples_of_32():
         ({"batch_size": 0}, "batch size"),
         ({"multi_scale": (33, 63)}, "multiple of 32"),
         ({"multi_scale_interval": 0}, "multi_scale_interval"),
+        ({"groups": np.zeros(3, np.int64)}, "groups"),
     ],
 )
 def test_impossible_options_are_refused(arguments, message):
@@ -163,3 +167,35 @@ def test_keys_are_made_one_at_a_time():
     sampler = trained()
     first = list(islice(sampler, 2))
     assert first == list(sampler)[:2]
+
+
+def grouped(count: int, batch_size: int, **options) -> TrainSampler:
+    """Every third picture is of another group."""
+    return trained(count, batch_size, groups=(np.arange(count) % 3 == 0).astype(np.int64), **options)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 4), st.booleans())
+def test_groups_share_no_batch_and_no_process_is_short_of_one(count, batch_size, world, drop_last):
+    options = {"drop_last": drop_last, "world": world}
+    keys = [list(grouped(count, batch_size, rank=rank, **options)) for rank in range(world)]
+    assert {len(one) for one in keys} == {len(grouped(count, batch_size, rank=0, **options))}
+    for together in zip(*keys, strict=True):
+        assert len({index % 3 == 0 for key in together for index in key.indices}) == 1
+        assert {len(key.indices) for key in together} == {batch_size}
+    shown = [index for one in keys for key in one for index in key.indices]
+    if not drop_last:
+        assert set(shown) == set(range(count))
+    elif count // 3 >= batch_size * world:
+        assert len(set(shown)) == len(shown) > count - 2 * batch_size * world
+
+
+def test_batches_of_groups_come_in_random_order_that_follows_from_seed_and_epoch():
+    first = list(grouped(60, 4))
+    kinds = [key.indices[0] % 3 == 0 for key in first]
+    assert kinds != sorted(kinds) and kinds != sorted(kinds, reverse=True)
+    late = grouped(60, 4)
+    late.start_batch = 6
+    assert list(late) == first[6:]
+    late.set_epoch(1)
+    assert [key.indices for key in late] != [key.indices for key in first]
