@@ -4,7 +4,7 @@ Many rules leave them out of the loss (`Assignment.ignored`) rather than punish 
 """
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from ..boxes import area, box_centers, box_sizes, pair_iou, take_boxes
@@ -50,7 +50,7 @@ def predictions_over_boxes(
         return mask.view(targets.batch_size, count)
     boxes = predictions.boxes.flatten(0, 1).T.contiguous().T  # column by column
     areas = area(boxes)
-    image = torch.arange(targets.batch_size, device=boxes.device)[:, None]
+    image = torch.arange(targets.batch_size, dtype=torch.int32, device=boxes.device)[:, None]
     room = (_size_class(areas).view(-1, count) + image * SIZE_CLASSES).flatten()
     gt, windows, window_room = _windows(targets, min_iou)
     gt_areas = area(targets.boxes)
@@ -85,7 +85,8 @@ def _raster(priors: Priors) -> Raster:
     if not len(priors):
         return Raster(0.0, 0.0, 1.0, 1.0, SIDE)
     corners = torch.cat((priors.centers.amin(0), priors.centers.amax(0)))
-    return Raster(*corners.tolist(), SIDE)
+    left, top, right, bottom = corners.tolist()
+    return Raster(left, top, right, bottom, SIDE)
 
 
 def _windows(
@@ -97,14 +98,14 @@ def _windows(
     reach = share * box_sizes(boxes).clamp(min=0) + CENTER_SLACK * boxes.abs().amax(1, keepdim=True)
     center = box_centers(boxes)
     areas, least = area(boxes), min_iou * (1 - SLACK)
-    lowest, highest = _size_class(areas * least), _size_class(areas / least)
+    lowest, highest = _size_class(areas * least).long(), _size_class(areas / least)
     gt, size_class = ragged_arange(highest - lowest + 1, lowest)
     window = torch.cat((center - reach, center + reach), dim=1)
     return gt, window[gt], targets.image[gt] * SIZE_CLASSES + size_class
 
 
-def _size_class(areas: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
+def _size_class(areas: Float[Tensor, "*N"]) -> Int32[Tensor, "*N"]:
     """Never decreases with the area."""
     # The upper bits of a positive float are its exponent; without the lowest of them, steps of a factor of 4.
     # 1.0 is 0x3F800000.
-    return (areas.view(torch.int32) >> 24).sub_(0x3F).clamp_(0, SIZE_CLASSES - 1).long()
+    return (areas.view(torch.int32) >> 24).sub_(0x3F).clamp_(0, SIZE_CLASSES - 1)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from ..boxes import area, box_sizes, shape_iou
 from ..priors import Priors
-from ..segments import first_by_priority, segment_topk
+from ..segments import first_by_priority
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
 from .prediction_overlap import predictions_over_boxes
@@ -90,13 +90,11 @@ class YOLOv3(Assigner):
     ) -> Assignment:
         assert predictions is not None
         cells = priors.cells(targets)
-        # Few pairs, and float64 tells the best two anchors apart however alike they are.
-        box_wh = box_sizes(targets.boxes.double())
-        iou = shape_iou(box_wh.index_select(0, cells.gt), priors.wh.index_select(0, cells.prior).double())
-        best = segment_topk(iou, cells.gt, len(targets), 1)
-        story.candidates(cells, iou)
+        iou = _shape_ious(priors, targets, cells)
+        best = _first_maximum(iou).flatten()
+        story.candidates(cells, iou.flatten())
         story.keep(best, otherwise="not_topk")
-        wanted, iou = cells.select(best), iou[best].float()
+        wanted, iou = cells.select(best), iou.flatten()[best].float()
         owned = self._owned(wanted, iou, targets, len(priors))
         pairs, weight = wanted, owned.float()
         if self.class_collision == "overwrite":
@@ -130,3 +128,20 @@ class YOLOv3(Assigner):
             f"ignore_iou={self.ignore_iou}, collision={self.collision!r}, "
             f"class_collision={self.class_collision!r}"
         )
+
+
+def _shape_ious(priors: Priors, targets: Targets, cells: Pairs) -> Float64[Tensor, "G A"]:
+    """Shape IoU of each box with all anchors of its cells: one cell per level, so as many for every box.
+
+    In float64, which tells the best two anchors apart however alike they are.
+    """
+    anchor_wh = priors.wh.index_select(0, cells.prior).view(
+        len(targets), sum(level.anchors for level in priors.levels), 2
+    )
+    return shape_iou(box_sizes(targets.boxes.double())[:, None], anchor_wh.double())
+
+
+def _first_maximum(values: Float64[Tensor, "G A"]) -> Bool[Tensor, "G A"]:
+    """Mask of the greatest entry of each row, the first of equal ones."""
+    greatest = values == values.amax(1, keepdim=True)
+    return greatest & (greatest.cumsum(1) == 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from ..segments import budget_slices, concatenated_ranges, ragged_arange
@@ -38,24 +38,24 @@ class Raster:
     bottom: float
     side: int
 
-    def column(self, x: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
+    def column(self, x: Float[Tensor, "*N"]) -> Int32[Tensor, "*N"]:
         """Column of the bin of each x; never decreases with x, however it is rounded."""
         return self._bin(x, self.left, self.right)
 
-    def row(self, y: Float[Tensor, "*N"]) -> Int64[Tensor, "*N"]:
+    def row(self, y: Float[Tensor, "*N"]) -> Int32[Tensor, "*N"]:
         """Row of the bin of each y."""
         return self._bin(y, self.top, self.bottom)
 
     def _bin(self, values: Tensor, low: float, high: float) -> Tensor:
         per_px = self.side / max(high - low, 1.0)
         # Held within the raster before it becomes an integer: coordinates of a wild network fit no integer.
-        return ((values - low) * per_px).clamp_(0, self.side - 1).long()
+        return (values - low).mul_(per_px).clamp_(0, self.side - 1).int()
 
 
 def points_in_windows(
     raster: Raster,
     points: tuple[Float[Tensor, "M"], Float[Tensor, "M"]],
-    point_room: Int64[Tensor, "M"],
+    point_room: Int32[Tensor, "M"],
     windows: Float[Tensor, "W 4"],
     window_room: Int64[Tensor, "W"],
     rooms: int,
@@ -64,7 +64,7 @@ def points_in_windows(
 
     Args:
         points: x and y in pixels.
-        point_room: in 0 .. rooms - 1.
+        point_room: in 0 .. rooms - 1; as int32, because points are many.
         windows: xyxy in pixels; those with swapped corners are empty.
         window_room: in 0 .. rooms - 1.
 
@@ -73,15 +73,11 @@ def points_in_windows(
         time as the budget of pairs allows.
     """
     left, top, right, bottom = windows.unbind(1)
-    first_column, first_row = raster.column(left), raster.row(top)
+    first_column, first_row = raster.column(left).long(), raster.row(top).long()
     columns = (raster.column(right) - first_column + 1) * (right >= left)
     rows = (raster.row(bottom) - first_row + 1) * (bottom >= top)
-    place = (
-        (point_room * raster.side)
-        .add_(raster.row(points[1]))
-        .mul_(raster.side)
-        .add_(raster.column(points[0]))
-    )
+    place = (point_room * raster.side).add_(raster.row(points[1])).mul_(raster.side)
+    place.add_(raster.column(points[0]))
     for part in budget_slices(rows * columns, pieces.PAIR_BUDGET):
         run, row = ragged_arange(rows[part] * (columns[part] > 0), first_row[part])
         run = run + (part.start or 0)
@@ -95,13 +91,13 @@ def points_in_windows(
 
 
 def _meetings(
-    place: Int64[Tensor, "M"], window: Int64[Tensor, "E"], counts: Int64[Tensor, "S"]
+    place: Int32[Tensor, "M"], window: Int64[Tensor, "E"], counts: Int64[Tensor, "S"]
 ) -> Iterator[tuple[Int64[Tensor, "N"], Int64[Tensor, "N"]]]:
     """Pair each point with the windows noted in its bin; the notes are ordered by bin, `counts` per bin."""
-    met = counts.index_select(0, place)
-    point = met.nonzero().squeeze(1)
-    lengths = met.index_select(0, point)
-    begins = (counts.cumsum(0) - counts).index_select(0, place.index_select(0, point))
+    point = (counts > 0).index_select(0, place).nonzero().squeeze(1)
+    bin_of_point = place.index_select(0, point)
+    lengths = counts.index_select(0, bin_of_point)
+    begins = counts.cumsum(0).index_select(0, bin_of_point) - lengths
     ends = lengths.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     # Cut where the budget is used up: by a search, because points are many.

@@ -22,7 +22,7 @@ def problem(seed: int, points: int = 60, windows: int = 25, rooms: int = 3) -> t
     size = torch.rand((windows, 2), generator=random) * 60 - 10  # some are swapped
     return (
         places,
-        torch.randint(rooms, (points,), generator=random),
+        torch.randint(rooms, (points,), generator=random).int(),
         torch.cat((corner, corner + size), 1),
         torch.randint(rooms, (windows,), generator=random),
         rooms,
@@ -49,8 +49,8 @@ def test_points_far_from_all_windows_are_not_looked_at() -> None:
     points = torch.tensor([[10.0, 10.0], [90.0, 90.0]])
     room = torch.zeros(2, dtype=torch.int64)
     windows = torch.tensor([[5.0, 5.0, 15.0, 15.0], [30.0, 30.0, 20.0, 40.0]])
-    assert listed(Raster(0.0, 0.0, 100.0, 100.0, 10), points, room, windows, room, 1) == [(0, 0)]
-    assert listed(Raster(0.0, 0.0, 100.0, 100.0, 10), points, room, windows, room + 1, 2) == []
+    assert listed(Raster(0.0, 0.0, 100.0, 100.0, 10), points, room.int(), windows, room, 1) == [(0, 0)]
+    assert listed(Raster(0.0, 0.0, 100.0, 100.0, 10), points, room.int(), windows, room + 1, 2) == []
 
 
 @pytest.mark.parametrize("budget", [1, 7, 40])
