@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..boxes import pair_giou, take_boxes
+from ..losses.soft_pairs import without_graph_of_many
 from ..priors import Priors
 from ..segments import segment_max, segment_min, segment_sum, segment_topk
 from ..spatial.pieces import in_pieces
@@ -17,9 +18,8 @@ from .best_overlap import best_overlap
 from .center_prior import cells_from_center
 from .joint_score import joint_score
 from .negative_weight import LAST_BOX_DECIDES, NegativeConflict, settle_same_class
-from .piecewise import piecewise
 from .story import Story
-from .take import by_column, places, predicted_boxes
+from .take import by_column, class_logits, places, predicted_boxes, quality_logits
 
 _EPS = 1e-12  # of the published code
 
@@ -106,16 +106,21 @@ class AutoAssign(Assigner):
             raise ValueError(
                 "AutoAssign compares predicted boxes, got none; pass predictions with decoded boxes (xyxy px)"
             )
+        pairs = self._candidates(priors, targets)
+        # Once for all pairs: the gradient of each look-up is as large as all logits.
+        logit = class_logits(predictions, places(pairs, targets, len(priors)), pairs, targets)
+        lengths = torch.bincount(pairs.gt, minlength=len(targets))
+        ends = [0, *lengths.cumsum(0).tolist()]
         overlap = best_overlap(predictions.boxes, targets)
-        lengths = priors.count_inside(targets)
-        if self.force_topk:
-            lengths = lengths.masked_fill(lengths == 0, len(priors))
+        weigh = without_graph_of_many(self._weigh, len(pairs))
         predictions = by_column(predictions, lengths)
 
-        def weigh(part: Targets) -> tuple[Pairs, tuple[Tensor, ...]]:
-            return self._weigh(priors, part, predictions, overlap)
+        def part(boxes: slice) -> tuple[Tensor, ...]:
+            rows = slice(ends[boxes.start], ends[boxes.stop])
+            some = Pairs(pairs.gt[rows] - boxes.start, pairs.prior[rows])
+            return weigh(priors, targets.select(boxes), some, predictions, logit[rows], overlap)
 
-        pairs, (weight, prior, neg_weight) = piecewise(targets, lengths, weigh, story)
+        weight, prior, neg_weight = in_pieces(lengths, part, cached=True)
         story.candidates(pairs, weight)
         return Assignment(
             pairs=pairs,
@@ -128,21 +133,27 @@ class AutoAssign(Assigner):
         )
 
     def _weigh(
-        self, priors: Priors, targets: Targets, predictions: Predictions, overlap: Float[Tensor, "B P"]
-    ) -> tuple[Pairs, tuple[Tensor, Tensor, Tensor]]:
-        """All pairs of the boxes with positive weight, centre prior and their own negative weight."""
-        pairs = self._candidates(priors, targets)
+        self,
+        priors: Priors,
+        targets: Targets,
+        pairs: Pairs,
+        predictions: Predictions,
+        logit: Float[Tensor, "N"],
+        overlap: Float[Tensor, "B P"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Positive weight, centre prior and own negative weight of all pairs of some boxes."""
         place = places(pairs, targets, len(priors))
         giou = pair_giou(
             predicted_boxes(predictions, place, "AutoAssign"), take_boxes(targets.boxes, pairs.gt)
         )
-        joint = joint_score(predictions, place, pairs, targets, ((giou.double() - 1) * self.beta).exp())
+        localization = ((giou.double() - 1) * self.beta).exp()
+        joint = joint_score(logit, quality_logits(predictions, place), localization)
         prior = (self._distance(priors, targets, pairs) / -2).exp()
         share = (joint * self.sharpness).exp() * prior
         total = segment_sum(share, pairs.gt, len(targets)).clamp(min=_EPS)
         weight = share / total.index_select(0, pairs.gt)
         neg_weight = _negative(overlap.flatten().index_select(0, place), pairs.gt, len(targets))
-        return pairs, (weight.float(), prior.float(), neg_weight)
+        return weight.float(), prior.float(), neg_weight
 
     def _distance(self, priors: Priors, targets: Targets, pairs: Pairs) -> Tensor:
         """Squared distance of each point from where its class expects it, in deviations, (N,) float64."""

@@ -23,7 +23,7 @@ from .negative_weight import (
 from .piecewise import piecewise
 from .positive_weight import Bag, TopkWeight, bag_membership, share_of_box
 from .story import Story
-from .take import by_column, places, predicted_boxes
+from .take import by_column, class_logits, places, predicted_boxes, quality_logits
 
 LocalizationScore = Literal["giou", "iou"]
 NegativeCurve = Literal["bag_minmax", "fixed"]
@@ -180,7 +180,8 @@ class DualWeight(Assigner):
         localization = (
             (giou.double() - 1).mul_(self.beta).exp_() if self.loc_score == "giou" else power(iou, self.beta)
         )
-        joint = joint_score(predictions, place, pairs, targets, localization)
+        logit = class_logits(predictions, place, pairs, targets)
+        joint = joint_score(logit, quality_logits(predictions, place), localization)
         member = bag_membership(
             priors,
             targets,

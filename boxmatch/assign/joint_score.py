@@ -1,33 +1,24 @@
 """How sure a prediction is of an object of the box's class, at the place of the box."""
 
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
-
-from ..structures import Pairs, Predictions, Targets
-from .take import class_logits, quality_logits
 
 
 def joint_score(
-    predictions: Predictions,
-    place: Int64[Tensor, "N"],
-    pairs: Pairs,
-    targets: Targets,
+    class_logit: Float[Tensor, "N"],
+    quality_logit: Float[Tensor, "N"] | None,
     localization: Float[Tensor, "N"],
 ) -> Float64[Tensor, "N"]:
     """sigmoid(class logit) · sigmoid(objectness logit) · localisation score of each pair.
 
     In float64: rounded once after all that follows, results have the same bits everywhere (see
-    `reproducible`). Without an objectness branch the second factor is 1.
+    `reproducible`).
 
     Args:
-        place: from `take.places`.
+        quality_logit: None for a network without an objectness branch, for a factor of 1.
         localization: how well the predicted box fits the ground truth, in [0, 1].
-
-    Raises:
-        ValueError: a label is no class of the predictions.
     """
-    score = class_logits(predictions, place, pairs, targets).double().sigmoid()
-    quality = quality_logits(predictions, place)
-    if quality is not None:
-        score = score * quality.double().sigmoid()
+    score = class_logit.double().sigmoid()
+    if quality_logit is not None:
+        score = score * quality_logit.double().sigmoid()
     return score * localization

@@ -12,7 +12,7 @@ from ..structures import Assignment, Predictions, Targets
 from .background import BackgroundFocal
 from .functional import check_gamma
 from .reduce import mean_over_ranks, rank_count
-from .soft_pairs import SoftPairs, at_least_float32, wants_gradient
+from .soft_pairs import SoftPairs, at_least_float32, wants_gradient, without_graph_of_many
 
 _EPS = 1e-12  # of the published code
 
@@ -103,20 +103,28 @@ class AutoAssignLoss(nn.Module):
 
     def _positive(self, pairs: SoftPairs, predictions: Predictions) -> Tensor:
         """Σ over boxes of -ln Σ W P."""
-        assert predictions.boxes is not None
-        everything = slice(0, len(pairs))
-        place, gt, count = pairs.places(everything), pairs.assignment.pairs.gt, len(pairs.targets)
-        predicted = take_boxes(predictions.boxes.flatten(0, 1), place)
-        giou = pair_giou(predicted, pairs.boxes(everything, predicted.dtype))
-        log_joint = logsigmoid(predictions.logits.flatten().index_select(0, pairs.entries(everything)))
-        if predictions.quality is not None:
-            log_joint = log_joint + logsigmoid(predictions.quality.flatten().index_select(0, place))
-        log_joint = log_joint - self.beta * (1 - giou)
-        confidence = segment_sum(log_joint.exp() * pairs.assignment.weight, gt, count)
+        gt, count = pairs.assignment.pairs.gt, len(pairs.targets)
+        # Once for all pairs: the gradient of each look-up is as large as all logits.
+        logit = predictions.logits.flatten().index_select(0, pairs.entries(slice(0, len(pairs))))
+        part = without_graph_of_many(self._confidence, len(pairs))
+        # One empty piece at least: it keeps the predictions in the graph.
+        pieces = pairs.pieces() or [slice(0, 0)]
+        confidence = torch.stack([part(pairs, rows, logit[rows], predictions) for rows in pieces]).sum(0)
         # A box without a pair: ln 1. Others are above 0, and held there where float32 loses them.
         served = torch.bincount(gt, minlength=count) > 0
         tiny = torch.finfo(confidence.dtype).tiny
         return -torch.where(served, confidence.clamp(min=tiny), 1).log().sum()
+
+    def _confidence(self, pairs: SoftPairs, rows: slice, logit: Tensor, predictions: Predictions) -> Tensor:
+        """Σ W P of each box over some pairs."""
+        assert predictions.boxes is not None
+        place, gt = pairs.places(rows), pairs.assignment.pairs.gt[rows]
+        predicted = take_boxes(predictions.boxes.flatten(0, 1), place)
+        giou = pair_giou(predicted, pairs.boxes(rows, predicted.dtype))
+        log_joint = logsigmoid(logit) - self.beta * (1 - giou)
+        if predictions.quality is not None:
+            log_joint = log_joint + logsigmoid(predictions.quality.flatten().index_select(0, place))
+        return segment_sum(log_joint.exp() * pairs.assignment.weight[rows], gt, len(pairs.targets))
 
     def _negative(self, pairs: SoftPairs, predictions: Predictions) -> Tensor:
         logits, quality = predictions.logits, predictions.quality

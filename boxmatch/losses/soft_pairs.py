@@ -1,17 +1,39 @@
 """The pairs of a soft assignment as rows of flattened predictions, looked up some at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..boxes import take_boxes
 from ..structures import Assignment, Predictions, Targets
 
 _PAIRS_AT_ONCE = 2**18
 """Pairs worked on at once, some 40 MB."""
+
+
+GRAPH_BUDGET = 2**20
+"""Pairs whose graph is kept, some 500 MB for AutoAssign; beyond, a backward pass computes pieces again."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def without_graph_of_many(function: Function, pairs: int) -> Function:
+    """The function, or one that keeps nothing for the backward pass but computes again, if pairs are many.
+
+    Args:
+        function: of positional arguments, deterministic.
+        pairs: how many there are in all the pieces that the function is called for.
+    """
+    if pairs <= GRAPH_BUDGET or not torch.is_grad_enabled():
+        return function
+    again: Any = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+    return again
 
 
 @dataclass(frozen=True)

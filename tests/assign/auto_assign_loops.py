@@ -58,7 +58,9 @@ def auto_assigned(
             if min(x - box[0], y - box[1], box[2] - x, box[3] - y) > 0
         ]
         if not inside and force_topk:
-            inside = sorted(sorted(range(len(priors)), key=lambda p: (-float(nearness[p]), p))[:force_topk])
+            inside = sorted(
+                sorted(range(len(priors)), key=lambda p: (-float(nearness[p].detach()), p))[:force_topk]
+            )
         joint = {p: confidence(predictions, image, p, label, box, beta) for p in inside}
         share = {p: (sharpness * joint[p]).exp() * nearness[p] for p in inside}
         total = sum(share.values(), torch.zeros((), dtype=torch.float64)).clamp(min=EPS)

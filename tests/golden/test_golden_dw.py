@@ -52,7 +52,8 @@ def test_every_step_of_a_pair_is_the_published_one(case):
     prior = fixed_center_prior(priors, targets, pairs, sigma=1.11)
     if not bool(case.array("soft_prior")):
         prior = (prior > HARD_PRIOR).float()
-    joint = joint_score(predictions, place, pairs, targets, (-5 * (1 - giou)).exp())
+    logits = predictions.logits.flatten(0, 1)[place, targets.labels[pairs.gt]]
+    joint = joint_score(logits, predictions.quality.flatten()[place], (-5 * (1 - giou)).exp())
     for name, found in (
         ("center_prior", prior),
         ("iou", iou),

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from soft_scene import CLASSES, crowded_targets, half_trained, leaves, points, single
+from torch.utils.checkpoint import checkpoint
 
 from boxmatch.assign import AutoAssign
-from boxmatch.losses import AutoAssignLoss, auto_assign
+from boxmatch.losses import AutoAssignLoss, auto_assign, soft_pairs
 from boxmatch.structures import Assignment, Predictions, Targets
 
 POINTS = points(center=0.0)
@@ -82,6 +83,28 @@ def test_normalisers_are_means_over_ranks_in_training_alone(monkeypatch):
     shared = values(AutoAssignLoss()(POINTS, targets, predictions, assignment))
     assert shared == pytest.approx([plain[0] * 6 / 4, plain[1] * mass / ((mass + 3) / 2), plain[2]])
     assert values(AutoAssignLoss().eval()(POINTS, targets, predictions, assignment)) == plain
+
+
+def test_computing_again_instead_of_keeping_a_graph_changes_nothing(monkeypatch):
+    targets = crowded_targets()
+    predictions = half_trained(POINTS, targets)
+
+    def slopes() -> list[torch.Tensor]:
+        assigner, assignment = assigned(targets, predictions)
+        terms = AutoAssignLoss()(POINTS, targets, predictions, assignment)
+        parameters = [*leaves(predictions), assigner.mean, assigner.sigma]
+        return list(torch.autograd.grad(sum(terms.values()), parameters))
+
+    kept = slopes()
+    computed = []
+    monkeypatch.setattr(soft_pairs, "GRAPH_BUDGET", 0)
+    monkeypatch.setattr(soft_pairs, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(
+        soft_pairs, "checkpoint", lambda *call, **how: computed.append(call) or checkpoint(*call, **how)
+    )
+    for expected, found in zip(kept, slopes(), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert len(computed) > 2
 
 
 def test_ignore_regions_are_no_boxes_and_their_priors_no_background():
