@@ -138,13 +138,19 @@ class Detector(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(
-        self, images: Shaped[Tensor, "B 3 H W"], *, postprocess: PostProcess | None = None
+        self,
+        images: Shaped[Tensor, "B 3 H W"],
+        *,
+        postprocess: PostProcess | None = None,
+        size: tuple[int, int] | None = None,
     ) -> list[Detections]:
         """Detections of each picture in pixels of `images`, in evaluation mode whatever the mode is now.
 
         Args:
             images: RGB, uint8 or float in 0..1.
             postprocess: takes the place of the detector's own for this call.
+            size: (height, width) of the pictures without padding on the right and at the bottom; boxes are
+                clipped to it. None clips them to `images`.
 
         Raises:
             ValueError: the pictures are no RGB batch, or the network gives a value that is not finite.
@@ -153,7 +159,7 @@ class Detector(nn.Module, ABC):
         with _evaluation(self):
             predictions = self(images)
         _check_finite(predictions)
-        height, width = images.shape[2:]
+        height, width = images.shape[2:] if size is None else size
         levels = self.priors(images).levels
         return (postprocess or self.postprocess)(predictions, (height, width), levels)
 
