@@ -43,8 +43,14 @@ EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "atss giou": lambda: ATSS(topk=4, similarity="giou"),
     "dynamic_atss": DynamicATSS,
     "dynamic_atss std_of_sum": lambda: DynamicATSS(topk=4, threshold="std_of_sum", inside_margin=0.51),
+    "task_aligned tood": TaskAligned.tood,
+    "task_aligned one-to-one": lambda: TaskAligned(
+        topk2=1, min_side=8, max_distance=9, rescue=True, rivals="containing"
+    ),
     "sim_ota": SimOTA,
+    "sim_ota legacy": lambda: SimOTA(candidates="inside_and_center", legacy_penalty=True),
     "dynamic_soft_label": DynamicSoftLabel,
+    "dynamic_soft_label any own": lambda: DynamicSoftLabel(candidates="inside_any", class_cost="own"),
     "ota": OTA,
     "yolov3": YOLOv3,
     "yolov3 best_iou": lambda: YOLOv3(ignore_iou=0.4, collision="best_iou", class_collision="overwrite"),
