@@ -29,7 +29,7 @@ class AssignRow:
         dense_ratio: processor time of the dense form over ours, per picture; on a GPU time on the clock.
         peer: published code timed in the same run.
         peer_ratio: as `dense_ratio`.
-        note: why there is no dense form.
+        note: what a reader of the ratio must know, or why there is no dense form.
     """
 
     assigner: str
@@ -171,7 +171,7 @@ def _measure(name: str, entry: Entry, plan: Plan, inputs: Inputs, repeats: int, 
         peer_cpu_milliseconds=peer[1],
         peer_peak_mebibytes=peer[2],
         peer_ratio=ratio(beside.peer),
-        note=entry.why,
+        note=entry.note,
     )
 
 

@@ -14,6 +14,7 @@ from boxmatch.assign import (
     DynamicATSS,
     DynamicSoftLabel,
     FCOSRegion,
+    GridMaxIoU,
     Hungarian,
     MaxIoU,
     NearbyGrid,
@@ -38,8 +39,8 @@ class Entry:
     Args:
         make: with the published settings.
         kinds: names of its inputs, see `standard_inputs.KINDS`.
-        dense: its dense form; None where there is none, and `why` says so.
-        why: reason for having none.
+        dense: its dense form; None where there is none.
+        note: what a reader of the ratio must know, or why there is no dense form.
         quality: whether its predictions have a quality branch, as those of its published network do.
         peer: published code that is installed with us, timed in the same run.
     """
@@ -47,17 +48,22 @@ class Entry:
     make: Callable[[], Assigner]
     kinds: tuple[str, ...]
     dense: Dense | None = None
-    why: str = ""
+    note: str = ""
     quality: bool = False
     peer: Peer | None = None
 
 
+_CELL_BY_CELL = (
+    "published code goes from box to cell too; the dense form shows what comparing all priors costs"
+)
+
 ASSIGNERS: dict[str, Entry] = {
-    "single_grid": Entry(SingleGrid, ("yolo416", "yolo25200"), dense_priors.single_grid),
-    "nearby_grid": Entry(NearbyGrid, ("yolo416", "yolo25200"), dense_priors.nearby_grid),
+    "single_grid": Entry(SingleGrid, ("yolo416", "yolo25200"), dense_priors.single_grid, note=_CELL_BY_CELL),
+    "nearby_grid": Entry(NearbyGrid, ("yolo416", "yolo25200"), dense_priors.nearby_grid, note=_CELL_BY_CELL),
     "all_grid": Entry(AllGrid, ("yolo416", "yolo25200"), dense_priors.all_grid),
     "yolov3": Entry(YOLOv3, ("yolo25200",), dense_priors.yolov3),
-    "yolov5_ratio": Entry(YOLOv5Ratio, ("yolo25200",), dense_priors.yolov5_ratio),
+    "yolov5_ratio": Entry(YOLOv5Ratio, ("yolo25200",), dense_priors.yolov5_ratio, note=_CELL_BY_CELL),
+    "grid_max_iou": Entry(GridMaxIoU, ("yolo25200",), dense_priors.grid_max_iou),
     "max_iou": Entry(MaxIoU.retinanet, ("retina201k",), dense_priors.max_iou, peer=torchvision_retinanet),
     "fcos_region": Entry(FCOSRegion, ("atss22k",), dense_priors.fcos_region, peer=torchvision_fcos),
     "atss": Entry(ATSS, ("atss22k",), dense_priors.atss),
@@ -75,10 +81,10 @@ ASSIGNERS: dict[str, Entry] = {
     "hungarian": Entry(
         lambda: Hungarian(image_size=(640, 640)),
         ("queries300",),
-        why="the solver wants the matrix of all pairs: the dense form is the method",
+        note="the solver wants the matrix of all pairs: the dense form is the method",
     ),
     "random_assigner": Entry(
-        lambda: RandomAssigner(ATSS()), ("atss22k",), why="a control of ours, there is no published code"
+        lambda: RandomAssigner(ATSS()), ("atss22k",), note="a control of ours, there is no published code"
     ),
 }
 """By name, in the order of the table."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from boxmatch.assign import ATSS, FCOSRegion, MaxIoU, Uniform, YOLOv3, YOLOv5Ratio
+from boxmatch.assign import ATSS, FCOSRegion, GridMaxIoU, MaxIoU, Uniform, YOLOv3, YOLOv5Ratio
 from boxmatch.assign.fcos_region import RANGE_IN_STRIDES
 from boxmatch.assign.grid import GridAssigner, union_eps
 from boxmatch.bench.dense_picture import (
@@ -53,6 +53,19 @@ def max_iou(assigner: MaxIoU, picture: Picture) -> Matched:
     rest = (iou >= assigner.positive) & ~rescued.any(0)
     first, second = best_of_each_prior(iou, rescued), best_of_each_prior(iou, rest)
     return Matched(torch.cat((first.gt, second.gt)), torch.cat((first.prior, second.prior)))
+
+
+def grid_max_iou(assigner: GridMaxIoU, picture: Picture) -> Matched:
+    """As `max_iou`, where a box may only have the anchors of its centre's cell."""
+    iou, near = iou_matrix(picture), _cells_away(picture, 0)
+    mine = iou.masked_fill(~near, -1)
+    highest = mine.amax(1, keepdim=True)
+    rescued = near & (iou == highest) & (highest > assigner.min_positive)
+    rest = near & (iou > assigner.positive) & ~rescued.any(0)
+    first, second = best_of_each_prior(iou, rescued), best_of_each_prior(iou, rest)
+    prior = torch.cat((first.prior, second.prior))
+    ignored = (iou > assigner.negative).any(0).index_fill(0, prior, False)
+    return Matched(torch.cat((first.gt, second.gt)), prior, None, ignored)
 
 
 def atss(assigner: ATSS, picture: Picture) -> Matched:

@@ -79,6 +79,8 @@ def draw_memory_curve(points: Sequence[CurvePoint]) -> "Figure":
         axis.grid(alpha=0.25)
     for axis in axes[len(curves) :]:
         axis.set_axis_off()
+    for axis in axes[: len(curves)][-columns:]:
+        axis.tick_params(labelbottom=True)  # nothing stands below, even where the last row is not full
     axes[0].legend(fontsize=7)
     figure.supxlabel("boxes per picture", fontsize=9)
     figure.supylabel(f"share of that at {curves[0][-1].boxes_per_image} boxes", fontsize=9)

@@ -45,13 +45,13 @@ def run(arguments: Sequence[str]) -> int:
     if name not in benches:
         raise UsageError(f"there is no benchmark '{name}'; {advice(name, benches)}")
     options, rows = benches[name](rest)
-    from boxmatch.commands.bench_assign import ASSIGN_COLUMNS, EXPLANATION
+    from boxmatch.commands.bench_assign import ASSIGN_COLUMNS, explanation
     from boxmatch.commands.bench_report import write_report
 
     of_assigners = name == "assign" and not options.memory_curve
     write_report(name, rows, options.json, ASSIGN_COLUMNS if of_assigners else None)
     if of_assigners and options.json != "-":
-        print(EXPLANATION)
+        print(explanation(rows))
     return 0
 
 

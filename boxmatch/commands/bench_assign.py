@@ -31,6 +31,15 @@ Milliseconds are medians per picture, MiB the peak of the whole batch. The dense
 matching work picture by picture: their peak is that of one. Ratios compare processor time per picture."""
 
 
+def explanation(rows: Sequence[Any]) -> str:
+    """What stands below the table: its units, and the notes of the assigners in it."""
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note and row.assigner not in notes.setdefault(row.note, []):
+            notes[row.note].append(row.assigner)
+    return "\n".join([EXPLANATION, *(f"{', '.join(names)}: {note}" for note, names in notes.items())])
+
+
 def add_options(parser: PlainParser) -> None:
     """The options of the command beside --json and --threads."""
     parser.add_argument("--assigners", nargs="+")
