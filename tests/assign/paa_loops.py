@@ -36,6 +36,8 @@ class Options:
     boundary: str = "c"
     class_cost: str = "focal"
     box_cost: str = "giou"
+    alpha: float = 0.25
+    gamma: float = 2.0
     inclusive_pixels: bool = False
 
 
@@ -100,7 +102,7 @@ def _cost(prior, row, image, priors, targets, predictions, options) -> float:
     label = int(targets.labels[row])
     cost = 0.0
     for number, logit in enumerate(predictions.logits[image, prior].double().tolist()):
-        cost += _class_loss(logit, number == label, options.class_cost)
+        cost += _class_loss(logit, number == label, options)
     gt = targets.boxes[row].double().tolist()
     if options.box_cost == "giou":
         return cost + _giou_loss(
@@ -118,13 +120,14 @@ def _cost(prior, row, image, priors, targets, predictions, options) -> float:
     return cost + sum(abs(delta - one) for delta, one in zip(deltas, wanted))
 
 
-def _class_loss(logit: float, is_object: bool, kind: str) -> float:
+def _class_loss(logit: float, is_object: bool, options: Options) -> float:
     signed = -logit if is_object else logit
     cross_entropy = max(signed, 0) + math.log1p(math.exp(-abs(signed)))
-    if kind == "bce":
+    if options.class_cost == "bce":
         return cross_entropy
     wrong = 1 / (1 + math.exp(-signed))
-    return (0.25 if is_object else 0.75) * wrong**2 * cross_entropy
+    balance = options.alpha if is_object else 1 - options.alpha
+    return balance * wrong**options.gamma * cross_entropy
 
 
 def _giou_loss(box: list[float], gt: list[float], inclusive_pixels: bool) -> float:

@@ -13,6 +13,7 @@ from paa_loops import Options, paa
 from torch.testing import assert_close
 
 from boxmatch.assign import PAA, paa_cost
+from boxmatch.delta_coder import DeltaCoder
 from boxmatch.losses import sigmoid_focal
 from boxmatch.priors import Priors
 from boxmatch.spatial import pieces
@@ -131,6 +132,9 @@ def test_the_proposal_variant_pools_the_anchors_of_a_cell_and_compares_deltas():
     assert found.candidates.prior.tolist() == [0, 1, 2]
     cost = math.log(2) + torch.tensor([0.0, 0.0, math.log(20 / 16)])
     assert_close(-found.explanation.score, cost)
+    weighted = PAA(class_cost="bce", box_cost="l1", coder=DeltaCoder((1.0, 1.0, 1.0, 5.0)))
+    found = weighted(priors, targets, Predictions(logits=logits, deltas=deltas), explain=True)
+    assert_close(-found.explanation.score[:3], math.log(2) + torch.tensor([0.0, 0.0, 5 * math.log(20 / 16)]))
 
 
 @pytest.mark.parametrize("options", [{}, {"class_cost": "bce", "box_cost": "l1"}, {"inclusive_pixels": True}])
@@ -193,6 +197,8 @@ OPTIONS = st.builds(
     boundary=st.sampled_from(["a", "b", "c", "d"]),
     class_cost=st.sampled_from(["focal", "bce"]),
     box_cost=st.sampled_from(["giou", "l1"]),
+    alpha=st.sampled_from([0.25, 0.6]),
+    gamma=st.sampled_from([2.0, 1.5, 0.0]),
     inclusive_pixels=st.booleans(),
 )
 
