@@ -62,7 +62,10 @@ class WriteMetrics(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the loss terms of a batch; log them every few steps."""
+        """Add the loss terms of a batch; log them every few steps; have the last step evaluated."""
+        if trainer.global_step == trainer.max_steps:
+            # By itself the Trainer leaves within the epoch, without an evaluation.
+            trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
         terms = _ours(pl_module).read_terms()
         self.steps += 1
         for name, value in terms.items():
@@ -119,7 +122,7 @@ def _losses(terms: dict[str, float]) -> dict[str, float]:
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """One epoch as a person reads it, counted from 1."""
     terms = " ".join(f"{key[5:]} {value:.3f}" for key, value in row.items() if key.startswith("loss_"))
-    text = f"epoch {row['epoch'] + 1}/{epochs}  loss {row['loss']:.3f} ({terms})"
+    text = f"epoch {row['epoch'] + 1}{f'/{epochs}' if epochs > 0 else ''}  loss {row['loss']:.3f} ({terms})"
     text += f"  rate {row['learning_rate']:.2e}"
     for key, name in (("map_50", "mAP.50"), ("map", "mAP.50:.95")):
         if row.get(key) is not None:

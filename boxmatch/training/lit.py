@@ -15,7 +15,7 @@ from boxmatch.data.batch import Batch
 from boxmatch.metrics import EvaluationSettings, MeanPrecision, ground_truths
 from boxmatch.structures import Detections
 from boxmatch.training.ema import average_of, decay_at, matched_entries, update_average
-from boxmatch.training.optimizers import make_optimizer, peak_rate
+from boxmatch.training.optimizers import make_optimizer, peak_rate, rate_warning
 from boxmatch.training.options import EMAOptions, OptimizerOptions, ScheduleOptions
 from boxmatch.training.record import check_record
 from boxmatch.training.run_log import say
@@ -93,13 +93,20 @@ class LitDetector(pl.LightningModule):
         batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 1)
         pictures = batch_size * trainer.accumulate_grad_batches * trainer.world_size
         rate, rule = peak_rate(self.options, trainer.world_size, pictures)
-        warmup = self.schedule.warmup_epochs * math.ceil(
-            trainer.num_training_batches / trainer.accumulate_grad_batches
-        )
+        warmup: float
+        if self.schedule.warmup_steps is None:
+            trainer.fit_loop.setup_data()  # a run without max_epochs has not asked for its length
+            batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+            warmup = self.schedule.warmup_epochs * math.ceil(batches)
+        else:
+            warmup = self.schedule.warmup_steps
         say(
             f"learning rate {rate:g} = {rule}; {self.schedule.name} over {total} steps of {pictures} "
             f"pictures, {min(round(warmup), total)} of them warm-up"
         )
+        warning = rate_warning(self.options, rate, pictures)
+        if warning:
+            say(warning)
         optimizer = make_optimizer(self.detector, self.options, rate)
         schedule = StepSchedule(optimizer, self.schedule, total, warmup)
         each_step: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}

@@ -17,7 +17,9 @@ class RunProgress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
         """Count epochs from 1, as the lines above the bar do."""
         super().on_train_epoch_start(trainer, *unused)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        whole = trainer.max_epochs or -1
+        text = f"epoch {trainer.current_epoch + 1}{f'/{whole}' if whole > 0 else ''}"
+        self.train_progress_bar.set_description(text)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""

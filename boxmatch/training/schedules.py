@@ -40,12 +40,15 @@ def rate_factor(options: ScheduleOptions, step: int, total: int, warmup: float) 
         total: optimiser steps of the whole run.
         warmup: steps of warm-up, fractions allowed.
     """
+    if options.warmup == "constant" and step < warmup:
+        return options.start_fraction
     rising, part = position(step, total, warmup)
     if rising:
         rise = _cosine if options.name == "one_cycle" else _linear
         return rise(options.start_fraction, 1.0, part)
     if options.name == "step":
-        return options.gamma ** sum(step >= milestone * total for milestone in options.milestones)
+        passed = (step >= (m if m > 1 else m * total) for m in options.milestones)
+        return options.gamma ** sum(passed)
     fall = _linear if options.name == "linear" else _cosine
     return fall(1.0, options.final_fraction, part)
 

@@ -327,3 +327,28 @@ def test_resuming_a_finished_run_returns_its_numbers(tmp_path: Path):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="expected val or test"):
         validate(ToyDetector(), ToyData(), split="train")
+
+
+def test_a_run_of_so_many_steps_stops_within_an_epoch_and_is_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = replace(SMALL, max_epochs=-1, max_steps=6, check_val_every_n_epoch=5)
+    schedule = ScheduleOptions(name="step", warmup="constant", warmup_steps=2, milestones=(4,))
+    rated = OptimizerOptions("sgd", base_lr=0.5)
+    result = run(tmp_path, options, schedule=schedule, optimizer=rated)
+    assert result.last["step"] == 6 and result.last["epoch"] == 1
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["4", "6"] and rows[-1]["map_50"]
+    said = capsys.readouterr().out
+    assert "step over 6 steps of 4 pictures, 2 of them warm-up" in said
+    assert "warning: the learning rate 0.5 is far above" in said and "epoch 2  loss" in said
+
+
+def test_epochs_of_warm_up_are_counted_without_a_number_of_epochs(tmp_path: Path, capsys):
+    run(tmp_path, replace(SMALL, max_epochs=-1, max_steps=5))
+    assert "one_cycle over 5 steps of 4 pictures, 4 of them warm-up" in capsys.readouterr().out
+
+
+def test_a_run_without_an_end_is_refused():
+    with pytest.raises(ValueError, match=r"-1 with trainer\.max_steps"):
+        TrainerOptions(max_epochs=-1)

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from boxmatch.training.optimizers import make_optimizer, peak_rate
+from boxmatch.training.optimizers import make_optimizer, peak_rate, rate_warning
 from boxmatch.training.options import OptimizerOptions
 
 
@@ -45,6 +45,43 @@ def test_norms_and_biases_can_be_spared_from_decay():
     }
 
 
+def settings_of(module: nn.Module, **options: object) -> dict[str, tuple[float, float]]:
+    """Rate and decay of every weight."""
+    made = make_optimizer(module, OptimizerOptions("sgd", **options), 0.1)  # type: ignore[arg-type]
+    found = {
+        id(p): (group["lr"], group["weight_decay"]) for group in made.param_groups for p in group["params"]
+    }
+    return {name: found[id(p)] for name, p in module.named_parameters()}
+
+
+def test_atss_doubles_the_rate_of_biases_and_spares_them_from_decay():
+    assert settings_of(network(), no_decay=("bias",), bias_rate=2.0) == {
+        "0.weight": (0.1, 1e-4),
+        "0.bias": (0.2, 0.0),
+        "1.weight": (0.1, 1e-4),
+        "1.bias": (0.2, 0.0),
+    }
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4)])
+def test_dw_spares_norms_from_decay_and_nothing_else(norm: nn.Module):
+    assert settings_of(nn.Sequential(nn.Conv2d(3, 4, 1), norm), no_decay=("norm",)) == {
+        "0.weight": (0.1, 1e-4),
+        "0.bias": (0.1, 1e-4),
+        "1.weight": (0.1, 0.0),
+        "1.bias": (0.1, 0.0),
+    }
+
+
+def test_a_rate_for_another_number_of_pictures_is_worth_a_warning():
+    sgd = OptimizerOptions("sgd")
+    assert rate_warning(sgd, 0.01, 16) is None and rate_warning(sgd, 0.005, 8) is None
+    high, low = rate_warning(sgd, 0.01, 2), rate_warning(sgd, 0.0001, 64)
+    assert high is not None and "0.01 is far above 0.00125" in high and "may diverge" in high
+    assert low is not None and "far below 0.04" in low
+    assert rate_warning(OptimizerOptions("adam"), 0.01, 1) is None
+
+
 def test_momentum_is_that_of_sgd_and_beta1_of_adam():
     sgd = make_optimizer(network(), OptimizerOptions("sgd", momentum=0.8, nesterov=True), 0.1)
     assert (sgd.param_groups[0]["momentum"], sgd.param_groups[0]["nesterov"]) == (0.8, True)
@@ -69,6 +106,8 @@ def test_frozen_weights_are_left_out_and_all_frozen_is_refused():
         {"momentum": 1.0},
         {"weight_decay": -1.0},
         {"reference_batch_size": 0},
+        {"no_decay": ("scale",)},
+        {"bias_rate": 0.0},
     ],
 )
 def test_values_that_make_no_optimiser_are_refused(options: dict[str, object]):

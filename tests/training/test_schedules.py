@@ -70,6 +70,30 @@ def test_step_multiplies_at_each_milestone():
     assert factors == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 2)
 
 
+def test_milestones_above_one_are_steps():
+    options = ScheduleOptions(name="step", milestones=(5, 0.8), gamma=0.1)
+    factors = [rate_factor(options, step, 10, 0) for step in range(10)]
+    assert factors == pytest.approx([1] * 5 + [0.1] * 3 + [0.01] * 2)
+
+
+def test_the_schedule_of_atss_starts_at_a_third_for_500_steps():
+    options = ScheduleOptions("step", "constant", start_fraction=1 / 3, milestones=(60_000, 80_000))
+    wanted = {0: 1 / 3, 499: 1 / 3, 500: 1, 59_999: 1, 60_000: 0.1, 79_999: 0.1, 80_000: 0.01, 89_999: 0.01}
+    rates = {step: rate_factor(options, step, 90_000, 500) for step in wanted}
+    assert rates == pytest.approx(wanted)
+
+
+def test_the_schedule_of_dw_rises_in_equal_steps_from_a_thousandth():
+    options = ScheduleOptions("step", start_fraction=0.001, milestones=(8 / 12, 11 / 12))
+    rates = [rate_factor(options, step, 12_000, 1000) for step in (0, 500, 999, 7999, 8000, 11_000)]
+    assert rates == pytest.approx([0.001, 0.5, 1, 1, 0.1, 0.01], abs=2e-3)
+
+
+def test_a_constant_warm_up_as_long_as_the_run_never_ends():
+    options = ScheduleOptions("cosine", "constant", start_fraction=0.5)
+    assert [rate_factor(options, step, 4, 9) for step in range(4)] == [0.5] * 4
+
+
 def test_steps_past_the_end_keep_the_last_rate():
     options = ScheduleOptions(name="linear", final_fraction=0.2)
     assert rate_factor(options, 99, 10, 0) == pytest.approx(0.2)
@@ -107,7 +131,10 @@ def test_a_loaded_schedule_continues_at_its_step():
         ({"final_fraction": 2}, "schedule.final_fraction"),
         ({"min_momentum": 0.99}, "0 <= min <= max < 1"),
         ({"milestones": (0.5, 1.5)}, "schedule.milestones"),
+        ({"milestones": (0.5, 1.0)}, "schedule.milestones"),
         ({"gamma": 0}, "schedule.gamma"),
+        ({"name": "step", "warmup": "constant", "warmup_steps": -1}, "schedule.warmup_steps"),
+        ({"name": "one_cycle", "warmup": "constant"}, "linear for one_cycle"),
     ],
 )
 def test_values_that_make_no_schedule_are_refused(options: dict[str, object], message: str):
