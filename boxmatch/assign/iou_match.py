@@ -1,6 +1,6 @@
 """Matching by thresholds on the similarity: all of Max-IoU, and how other rules begin."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..boxes import take_boxes
 from ..priors import Priors
-from ..segments import concatenated_ranges, first_by_priority, segment_max
+from ..segments import budget_slices, concatenated_ranges, first_by_priority, segment_max
 from ..spatial.pieces import in_pieces
 from ..structures import Pairs, Targets
 from .measures import Similarity
@@ -27,6 +27,10 @@ LowQuality = Literal["reassign", "keep_argmax", "off"]
 """
 
 
+BOXES_AT_ONCE = 2**11
+"""Boxes of whole images worked on at once; results do not depend on it, memory does."""
+
+
 @dataclass(frozen=True)
 class Matches:
     """Which prior was matched to which box.
@@ -35,8 +39,8 @@ class Matches:
         pairs: matched pairs, ordered by box, then prior; of one image no prior twice.
         similarity: of each pair.
         ignored: priors that are neither matched nor background.
-        listed: every pair that reaches the lower of the thresholds, the best of each box, and few others.
-        asked: which of these the boxes asked for: those that reach the upper threshold, and the rescued.
+        listed: the pairs that the boxes asked for, and perhaps others.
+        asked: which of these they asked for: those that reach the upper threshold, and the rescued.
     """
 
     pairs: Pairs
@@ -78,6 +82,57 @@ def iou_matches(
     """
     measure = as_similarity(similarity)
     low, high = negative if isinstance(negative, tuple) else (0.0, negative)
+
+    def match(part: Targets) -> Matches:
+        return _match(priors, part, (low, high, positive), low_quality, min_positive, measure, story)
+
+    if len(targets) <= BOXES_AT_ONCE or (story is not None and story.active):
+        return match(targets)
+    counts = targets.per_image()
+    ends, parts = [0, *counts.cumsum(0).tolist()], []
+    # Some images at a time: of the pairs that are listed, only those that matter stay in memory.
+    for images in budget_slices(counts, BOXES_AT_ONCE):
+        part = targets.select(slice(ends[images.start], ends[images.stop]))
+        part = replace(part, image=part.image - images.start, batch_size=images.stop - images.start)
+        parts.append(_counted_from(ends[images.start], match(part)))
+    return _joined(parts)
+
+
+def _counted_from(first: int, matches: Matches) -> Matches:
+    """The same matches of boxes that are numbered from `first`, and no pairs but those."""
+    pairs, candidates = (
+        Pairs(pairs.gt + first, pairs.prior) for pairs in (matches.pairs, matches.candidates)
+    )
+    asked = torch.ones_like(candidates.gt, dtype=torch.bool)
+    return replace(matches, pairs=pairs, listed=candidates, asked=asked)
+
+
+def _joined(parts: list[Matches]) -> Matches:
+    """The matches of all images, from those of consecutive ones."""
+    return Matches(
+        pairs=_one_after_the_other([part.pairs for part in parts]),
+        similarity=torch.cat([part.similarity for part in parts]),
+        ignored=torch.cat([part.ignored for part in parts]),
+        listed=_one_after_the_other([part.listed for part in parts]),
+        asked=torch.cat([part.asked for part in parts]),
+    )
+
+
+def _one_after_the_other(lists: list[Pairs]) -> Pairs:
+    return Pairs(torch.cat([pairs.gt for pairs in lists]), torch.cat([pairs.prior for pairs in lists]))
+
+
+def _match(
+    priors: Priors,
+    targets: Targets,
+    thresholds: tuple[float, float, float],
+    low_quality: LowQuality,
+    min_positive: float,
+    measure: Similarity,
+    story: Story | None,
+) -> Matches:
+    """`iou_matches` in one piece; the thresholds are low, high and positive."""
+    low, high, positive = thresholds
     floor = low or high
     listed = _list(priors, targets, floor, measure, best_from=None if low_quality == "off" else min_positive)
     ignored = _ignored(listed, low, high, positive, targets, len(priors))
@@ -203,7 +258,7 @@ def _most_similar_box(
         winner = first_by_priority(value, row, len(lengths[piece]), gt).nonzero().squeeze(1)
         return gt.index_select(0, winner), prior.index_select(0, winner), value.index_select(0, winner)
 
-    gt, prior, value = in_pieces(lengths, part)
+    gt, prior, value = in_pieces(lengths, part, cached=True)
     return Pairs(gt, prior), value
 
 

@@ -94,7 +94,7 @@ def similar(
         pairs, value = _alike(pairs, priors, targets.select(piece), least[piece], measure)
         return pairs.gt + (piece.start or 0), pairs.prior, value
 
-    gt, prior, value = in_pieces(lengths * _PIECES_PER_PAIR, part)
+    gt, prior, value = in_pieces(lengths * _PIECES_PER_PAIR, part, cached=True)
     return Pairs(gt, prior), value
 
 
@@ -117,7 +117,7 @@ def best_nearby(priors: Priors, targets: Targets, measure: Similarity) -> Float3
         value = measure(take_boxes(boxes, gt), take_boxes(priors.boxes, prior))
         return (segment_max(value, gt, len(boxes)),)
 
-    return in_pieces(lengths * _PIECES_PER_PAIR, part)[0]
+    return in_pieces(lengths * _PIECES_PER_PAIR, part, cached=True)[0]
 
 
 def _alike(

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from boxmatch.assign import NWD, MaxIoU
+from boxmatch.assign import NWD, MaxIoU, iou_match
 from boxmatch.assign.iou_match import iou_matches
 from boxmatch.assign.similarity import pair_similarity
 from boxmatch.priors import AnchorGrid, Priors
@@ -248,6 +248,21 @@ def test_many_rescued_priors_are_compared_in_pieces(monkeypatch):
     whole = MaxIoU(**options)(priors, targets).gt_index()
     monkeypatch.setattr(pieces, "PAIR_BUDGET", 64)
     assert torch.equal(MaxIoU(**options)(priors, targets).gt_index(), whole)
+
+
+@pytest.mark.parametrize("low_quality", ["reassign", "keep_argmax", "off"])
+@pytest.mark.parametrize("similarity", ["iou", "nwd"])
+def test_some_images_at_a_time_change_nothing(low_quality, similarity, monkeypatch):
+    targets = random_batch((0, 9, 3, 0, 12, 7, 0), seed=4)
+    options = {"low_quality": low_quality, "similarity": similarity, "min_positive": 0.1}
+    whole = iou_matches(two_level_priors(), targets, 0.4, (0.1, 0.3), **options)
+    monkeypatch.setattr(iou_match, "BOXES_AT_ONCE", 12)
+    parts = iou_matches(two_level_priors(), targets, 0.4, (0.1, 0.3), **options)
+    for pairs, expected in ((parts.pairs, whole.pairs), (parts.candidates, whole.candidates)):
+        assert pairs.gt.tolist() == expected.gt.tolist()
+        assert pairs.prior.tolist() == expected.prior.tolist()
+    assert torch.equal(parts.similarity, whole.similarity)
+    assert torch.equal(parts.ignored, whole.ignored)
 
 
 def test_background_in_a_crowd_takes_no_part_as_coco_evaluation_has_it():
