@@ -15,9 +15,6 @@ from ..spatial import pieces
 from ..spatial.index import GridIndex
 from ..structures import Targets
 
-CPU_BUDGET = 2**18
-"""Entries of a distance matrix on a CPU: it is read and written a dozen times, best within the cache."""
-
 GROUPS = 128
 """Groups into which the entries of a row are put to find its smallest: 40 each for the anchors of YOLOF."""
 
@@ -120,8 +117,7 @@ def nearest_boxes(
     columns = boxes_cxcywh.permute(2, 0, 1).contiguous()  # (4, B, P)
     gts = xyxy_to_cxcywh(targets.boxes).T.contiguous()  # (4, G)
     slack = SLACK * targets.boxes.abs().amax(1, keepdim=True)
-    budget = min(CPU_BUDGET, pieces.PAIR_BUDGET) if image.device.type == "cpu" else pieces.PAIR_BUDGET
-    rows = min(len(targets), max(budget // count, 1))
+    rows = min(len(targets), max(pieces.cached_budget(image.device) // count, 1))
     # Fresh memory costs more than the arithmetic in it: taken once for all pieces.
     room = (columns.new_empty(rows, count), columns.new_empty(rows, count))
 

@@ -16,6 +16,11 @@ CACHED_PAIRS = 2**18
 """Pairs whose columns, 1 MB each, stay in a processor's cache from one operation to the next."""
 
 
+def cached_budget(device: torch.device) -> int:
+    """Pairs to work on at once where many operations follow each other and little is kept."""
+    return min(PAIR_BUDGET, CACHED_PAIRS) if device.type == "cpu" else PAIR_BUDGET
+
+
 def in_pieces(
     lengths: Int64[Tensor, "G"], part: Callable[[slice], tuple[Tensor, ...]], *, cached: bool = False
 ) -> tuple[Tensor, ...]:
@@ -27,6 +32,6 @@ def in_pieces(
         cached: whether `part` works on its pairs many times over and keeps few: on a CPU the pieces are then
             no larger than `CACHED_PAIRS`, which halves the time; elsewhere small pieces only cost launches.
     """
-    budget = min(PAIR_BUDGET, CACHED_PAIRS) if cached and lengths.device.type == "cpu" else PAIR_BUDGET
+    budget = cached_budget(lengths.device) if cached else PAIR_BUDGET
     parts = [part(piece) for piece in budget_slices(lengths, budget)]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts))

@@ -70,7 +70,7 @@ def points_in_windows(
 
     Yields:
         Point and window of each pair that shares a bin, in no particular order, no pair twice; as many at a
-        time as the budget of pairs allows.
+        time as `pieces.cached_budget` allows.
     """
     left, top, right, bottom = windows.unbind(1)
     first_column, first_row = raster.column(left).long(), raster.row(top).long()
@@ -101,7 +101,8 @@ def _meetings(
     ends = lengths.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     # Cut where the budget is used up: by a search, because points are many.
-    cuts = list(range(pieces.PAIR_BUDGET, total, pieces.PAIR_BUDGET))
+    budget = pieces.cached_budget(place.device)
+    cuts = list(range(budget, total, budget))
     found = torch.searchsorted(ends, torch.tensor(cuts, device=ends.device)).tolist() if cuts else []
     bounds = [0, *found, len(point)]
     for start, end in pairwise(bounds):
