@@ -7,6 +7,7 @@ import torchvision
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
+from boxmatch.models.caffe2_weights import read_caffe2
 from boxmatch.models.weights import read_weights
 
 _COUNTER = "num_batches_tracked"
@@ -17,7 +18,8 @@ def imagenet_weights(name: str, wanted: bool | str, expected: Mapping[str, Tenso
 
     Args:
         name: of the network.
-        wanted: True for torchvision's first weights, the name of others, or the path of a local file.
+        wanted: True for torchvision's first weights, the name of others, or the path of a local file: of
+            torchvision's names, or a Caffe2 pickle (.pkl).
         expected: names and shapes the network has.
 
     Raises:
@@ -57,7 +59,7 @@ def _find(name: str, wanted: bool | str) -> dict[str, Tensor]:
     if choice in published and not Path(choice).exists():
         return _download(published[choice])
     if Path(choice).is_file():
-        return read_weights(choice)
+        return read_caffe2(choice) if choice.endswith(".pkl") else read_weights(choice)
     raise ValueError(
         f"pretrained={wanted!r} is neither a local file nor published weights of {name} "
         f"({', '.join(published) or 'there are none'})"
