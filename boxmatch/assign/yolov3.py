@@ -48,8 +48,8 @@ class YOLOv3(Assigner):
         ValueError: an argument is out of range; in the call, predictions without boxes, priors on no grid.
 
     Source: Redmon & Farhadi 2018 (YOLOv3), sec. 2.1; pjreddie/darknet, src/yolo_layer.c;
-    DeNA/PyTorch_YOLOv3 (MIT, commit 1a3cd6e), models/yolo_layer.py. Paper and code differ: the paper ignores
-    anchors by the IoU of their shape (0.5), the codes predictions by the IoU of their box (0.7), as here.
+    DeNA/PyTorch_YOLOv3 (commit 1a3cd6e), models/yolo_layer.py. Paper and codes differ: the paper ignores
+    anchors that overlap a box by more than 0.5, the codes predictions that do by more than 0.7, as here.
     """
 
     uses_predictions: ClassVar[bool] = True

@@ -63,7 +63,7 @@ class YOLOv3Loss(nn.Module):
     Raises:
         ValueError: unknown reduction; in the call, predictions without objectness.
 
-    Source: DeNA/PyTorch_YOLOv3 (MIT, commit 1a3cd6e), models/yolo_layer.py; the gradients are those of
+    Source: DeNA/PyTorch_YOLOv3 (commit 1a3cd6e), models/yolo_layer.py; the gradients are those of
     pjreddie/darknet, src/yolo_layer.c.
     """
 
