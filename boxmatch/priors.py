@@ -95,7 +95,7 @@ class PointGrid(AnchorGrid):
         super().__init__(squares, strides, center=center, shift=shift)
 
 
-# Multi-scale training uses a dozen sizes; 32 grids of 22 400 priors are some 40 MB.
+# Multi-scale training uses a dozen sizes; 32 grids of 22 400 priors are some 70 MB.
 @lru_cache(maxsize=32)
 def _grid_priors(
     anchors: tuple[tuple[tuple[float, ...], ...], ...],
