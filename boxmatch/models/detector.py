@@ -119,9 +119,10 @@ class Detector(nn.Module, ABC):
         return self.coder.decode_boxes(deltas, priors)
 
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
-        """Which prior learns which box, in float32 and without gradient."""
+        """Which prior learns which box, in float32; without gradient, unless the assigner itself learns."""
         with torch.autocast(targets.boxes.device.type, enabled=False):
-            return self.assigner(priors, targets, predictions.detach())
+            seen = predictions if self.assigner.keeps_graph else predictions.detach()
+            return self.assigner(priors, targets, seen)
 
     def losses(self, images: Shaped[Tensor, "B 3 H W"], targets: Targets) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what training minimises.

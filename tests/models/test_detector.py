@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from boxmatch.assign import NearbyGrid
+from boxmatch.assign import Assigner, AutoAssign, DualWeight, NearbyGrid
+from boxmatch.losses import AutoAssignLoss, DualWeightLoss
 from boxmatch.models import YOLO, simple_yolo
 from boxmatch.postprocess import PostProcess
 from boxmatch.structures import Targets
@@ -94,6 +95,25 @@ def test_losses_are_finite_and_reach_every_parameter(detector: YOLO) -> None:
     for name, parameter in detector.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(
+    ("assigner", "loss"), [(DualWeight(), DualWeightLoss()), (AutoAssign(2), AutoAssignLoss())]
+)
+def test_soft_methods_can_be_plugged_in_and_learn_what_they_have_to(
+    detector: YOLO, assigner: Assigner, loss: nn.Module
+) -> None:
+    detector.assigner, detector.loss = assigner, loss
+    predictions = detector(images())
+    assignment = detector.assign(detector.priors(images()), targets(), predictions)
+    assert assignment.weight.requires_grad == assigner.keeps_graph
+    for batch in (targets(), Targets.from_lists([[], []], [[], []])):
+        detector.zero_grad()
+        terms = detector.losses(images(), batch)
+        assert all(bool(term.isfinite()) for term in terms.values())
+        sum(terms.values()).backward()  # type: ignore[union-attr]
+        # Without objects too: distributed training waits for every gradient.
+        assert all(part.grad is not None for part in detector.parameters() if part.requires_grad)
 
 
 def test_losses_equal_the_steps_done_by_hand(detector: YOLO) -> None:
