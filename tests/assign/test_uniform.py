@@ -122,7 +122,7 @@ def test_where_the_owning_claim_is_given_up_the_prior_takes_no_part():
     ignore_iou=st.sampled_from([0.3, 0.7]),
     collision=st.sampled_from(get_args(Collision)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_equals_the_loops(grid, images, seed, topk, positive_iou, ignore_iou, collision) -> None:
     priors, targets = make_priors(grid), make_targets(images)
     predictions = make_predictions(priors, targets, seed)

@@ -144,7 +144,7 @@ def test_fifty_and_more_boxes_in_one_cell_are_served():
     collision=st.sampled_from(get_args(Collision)),
     class_collision=st.sampled_from(get_args(ClassCollision)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_equals_the_loops(grid, images, seed, ignore_iou, collision, class_collision) -> None:
     priors, targets = make_priors(grid), make_targets(images)
     predictions = make_predictions(priors, targets, seed)
