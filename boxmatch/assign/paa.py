@@ -170,6 +170,7 @@ class PAA(Assigner):
         least = self.costs.least(pairs, priors, targets, predictions)
         cost = self.costs.whole(least, pairs, priors, targets, predictions)
         limit = segment_max(split.limit, matches.pairs.gt.index_select(0, rows), len(targets))
+        limit.masked_fill_(limit.isneginf(), torch.nan)  # a box that owns no candidate has none
         story.candidates(pairs, -cost, -limit.index_select(0, pairs.gt))
         story.keep(torch.isin(key, matched), otherwise="lost_to_gt")
         shortlisted = torch.zeros_like(matched, dtype=torch.bool).index_fill_(0, rows, True)

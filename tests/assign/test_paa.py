@@ -107,10 +107,13 @@ def test_the_best_prior_of_a_box_that_none_overlaps_enough_is_a_candidate():
     assert PAA()(ROW, one_box(speck), surprised([0.5] * 8, speck)).candidates.prior.tolist() == [0, 1]
     # Beside a box that these two priors overlap more they are matched too, but to that box.
     targets = Targets.from_lists([[speck, BOX]], [[0, 0]])
-    found = PAA(positive=0.22)(ROW, targets, surprised([0.5] * 8))
+    found = PAA(positive=0.22)(ROW, targets, surprised([0.5] * 8), explain=True)
     assert found.candidates.gt.tolist() == [1] * 7
     assert found.candidates.prior.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert found.stats().starved.tolist() == [0]
+    lost = found.explanation.of(0)
+    assert lost.counts()["lost_to_gt"] == len(lost) == 2
+    assert lost.threshold.isnan().all()
 
 
 def test_all_classes_count():
@@ -251,6 +254,7 @@ def test_costs_do_not_depend_on_where_a_pair_stands(threads, monkeypatch):
     finally:
         torch.set_num_threads(1)
     assert torch.equal(found.explanation.score, every.explanation.score)
-    assert torch.equal(found.explanation.threshold, every.explanation.threshold)
+    thresholds = found.explanation.threshold, every.explanation.threshold
+    assert_close(*thresholds, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(found.explanation.reason, every.explanation.reason)
     assert torch.equal(found.pairs.prior, every.pairs.prior)
