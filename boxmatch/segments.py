@@ -16,10 +16,10 @@ MATRIX_BUDGET = 2**22
 FEW_ENTRIES = 2**14
 """Entries of a padded matrix that are worked through in the time of a few calls."""
 
-SAMPLE = 128
+SAMPLE = 256
 """Entries of a segment that tell where its largest lie. Results do not depend on it."""
 
-LONG_SEGMENT = 4 * SAMPLE
+LONG_SEGMENT = 2 * SAMPLE
 """Entries from which on a segment is cut down before its largest are looked for."""
 
 
