@@ -52,8 +52,8 @@ def predictions_over_boxes(
     areas = area(boxes)
     image = torch.arange(targets.batch_size, dtype=torch.int32, device=boxes.device)[:, None]
     room = (_size_class(areas).view(-1, count) + image * SIZE_CLASSES).flatten()
-    gt, windows, window_room = _windows(targets, min_iou)
     gt_areas = area(targets.boxes)
+    gt, windows, window_room = _windows(targets, gt_areas, min_iou)
     x, y = box_centers(boxes).unbind(1)
     meetings = points_in_windows(
         _raster(priors),
@@ -90,14 +90,14 @@ def _raster(priors: Priors) -> Raster:
 
 
 def _windows(
-    targets: Targets, min_iou: float
+    targets: Targets, areas: Float[Tensor, "G"], min_iou: float
 ) -> tuple[Int64[Tensor, "W"], Float[Tensor, "W 4"], Int64[Tensor, "W"]]:
     """For each box and size class that may overlap it enough: row, window of the centres, room."""
     boxes = targets.boxes
     share = (1 + SLACK) * (1 - min_iou) / (2 * min_iou) + SLACK
     reach = share * box_sizes(boxes).clamp(min=0) + CENTER_SLACK * boxes.abs().amax(1, keepdim=True)
     center = box_centers(boxes)
-    areas, least = area(boxes), min_iou * (1 - SLACK)
+    least = min_iou * (1 - SLACK)
     lowest, highest = _size_class(areas * least).long(), _size_class(areas / least)
     gt, size_class = ragged_arange(highest - lowest + 1, lowest)
     window = torch.cat((center - reach, center + reach), dim=1)

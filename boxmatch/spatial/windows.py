@@ -72,14 +72,15 @@ def points_in_windows(
         Point and window of each pair that shares a bin, in no particular order, no pair twice; as many at a
         time as `pieces.cached_budget` allows.
     """
-    left, top, right, bottom = windows.unbind(1)
-    first_column, first_row = raster.column(left).long(), raster.row(top).long()
-    columns = (raster.column(right) - first_column + 1) * (right >= left)
-    rows = (raster.row(bottom) - first_row + 1) * (bottom >= top)
+    first_column, last_column = raster.column(windows[:, ::2]).long().unbind(1)
+    first_row, last_row = raster.row(windows[:, 1::2]).long().unbind(1)
+    empty = (windows[:, 2:] < windows[:, :2]).any(1)
+    columns = (last_column - first_column + 1).masked_fill_(empty, 0)
+    rows = (last_row - first_row + 1).masked_fill_(empty, 0)
     place = (point_room * raster.side).add_(raster.row(points[1])).mul_(raster.side)
     place.add_(raster.column(points[0]))
     for part in budget_slices(rows * columns, pieces.PAIR_BUDGET):
-        run, row = ragged_arange(rows[part] * (columns[part] > 0), first_row[part])
+        run, row = ragged_arange(rows[part], first_row[part])
         run = run + (part.start or 0)
         first = (window_room[run] * raster.side + row) * raster.side + first_column[run]
         length = columns[run]
