@@ -12,7 +12,7 @@ from ..priors import Priors
 from ..segments import budget_slices, concatenated_ranges, first_by_priority, segment_max
 from ..spatial.pieces import in_pieces
 from ..structures import Pairs, Targets
-from .measures import Similarity
+from .measures import Similarity, hold
 from .similarity import SimilarityName, as_similarity, best_nearby, similar
 from .story import Story
 from .take import places
@@ -249,17 +249,18 @@ def _most_similar_box(
     image = targets.image.index_select(0, pairs.gt)
     lengths = counts.index_select(0, image)
     first = (counts.cumsum(0) - counts).index_select(0, image)
+    boxes, others = hold(targets.boxes), hold(priors.boxes.index_select(0, pairs.prior))
 
     def part(piece: slice) -> tuple[Tensor, ...]:
         gt = concatenated_ranges(first[piece], lengths[piece])
         row = torch.repeat_interleave(lengths[piece], output_size=len(gt))
-        prior = pairs.prior[piece].index_select(0, row)
-        value = measure(take_boxes(targets.boxes, gt), take_boxes(priors.boxes, prior))
-        winner = first_by_priority(value, row, len(lengths[piece]), gt).nonzero().squeeze(1)
-        return gt.index_select(0, winner), prior.index_select(0, winner), value.index_select(0, winner)
+        value = measure.of_held(take_boxes(boxes, gt), take_boxes(others[piece], row))
+        winner = _rows(first_by_priority(value, row, len(lengths[piece]), gt))
+        return gt.index_select(0, winner), value.index_select(0, winner)
 
-    gt, prior, value = in_pieces(lengths, part, cached=True)
-    return Pairs(gt, prior), value
+    # Every image here has a box, so every row a winner.
+    gt, value = in_pieces(lengths, part, cached=True)
+    return Pairs(gt, pairs.prior), value
 
 
 def _merged(

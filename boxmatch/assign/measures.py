@@ -27,6 +27,11 @@ VALUE_SLACK = 1e-5
 """Share by which a threshold is lowered where pairs that may reach it are listed."""
 
 
+def hold(boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+    """The boxes with no coordinate beyond `MAX_COORDINATE`."""
+    return boxes.clamp(-MAX_COORDINATE, MAX_COORDINATE)
+
+
 class Similarity(ABC):
     """A measure of how alike a ground truth and another box are: at most 1, which equal boxes reach."""
 
@@ -37,11 +42,11 @@ class Similarity(ABC):
             gts: ground truths, xyxy px; not every measure is symmetric.
             others: priors or predicted boxes, xyxy px.
         """
-        held = (boxes.clamp(-MAX_COORDINATE, MAX_COORDINATE) for boxes in (gts, others))
-        return self._value(*held)
+        return self.of_held(hold(gts), hold(others))
 
     @abstractmethod
-    def _value(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]: ...
+    def of_held(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+        """The same for boxes that have been through `hold`, when each is in many pairs."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Overlap(Similarity):
 
     kind: Literal["iou", "giou", "diou", "ciou"] = "iou"
 
-    def _value(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+    def of_held(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
         if self.kind == "iou":
             return pair_iou(gts, others)
         if self.kind == "giou":
@@ -80,7 +85,7 @@ class Overlap(Similarity):
 class Distance(Similarity):
     """A measure that falls with the distance of the centres and never reaches 0 by rule."""
 
-    def _value(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
+    def of_held(self, gts: Float[Tensor, "N 4"], others: Float[Tensor, "N 4"]) -> Float[Tensor, "N"]:
         # In float64 throughout: the result is rounded once, to the same float32 everywhere.
         between = (box_centers(gts.double()) - box_centers(others.double())).abs()
         sizes, other_sizes = (box_sizes(boxes.double()).clamp_(min=0) for boxes in (gts, others))

@@ -94,7 +94,7 @@ def cells_of(priors: Priors, box: list[float]) -> list[bool]:
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     grid=grids,
     boxes=images,

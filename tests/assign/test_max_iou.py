@@ -174,7 +174,7 @@ def tables(priors: Priors, targets: Targets, similarity: str) -> list[torch.Tens
     return result
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     grid=grids,
     boxes=images,

@@ -47,7 +47,7 @@ def listed(mask: torch.Tensor) -> list[tuple[int, int]]:
     return [(gt, prior) for gt, prior in mask.nonzero().tolist()]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(grids, images)
 def test_best_overlaps_are_all_priors_of_the_greatest_iou(grid, batch):
     priors, targets = make_priors(grid), make_targets(batch)
@@ -59,7 +59,7 @@ def test_best_overlaps_are_all_priors_of_the_greatest_iou(grid, batch):
         assert torch.equal(value, iou[best])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(grids, images, st.data())
 def test_each_box_may_have_a_threshold_of_its_own(grid, batch, data):
     priors, targets = make_priors(grid), make_targets(batch)
