@@ -40,14 +40,11 @@ def most_within(priors: Priors, radius: float) -> int:
     return sum(min(len(level), cells * level.anchors) for level in priors.levels) or len(priors)
 
 
-def enlarged(targets: Targets, min_side: float) -> Targets:
-    """The targets, every side shorter than `min_side` px made twice `min_side` around the same centre."""
-    if not min_side:
+def enlarged(targets: Targets, below: float, size: float) -> Targets:
+    """The targets, every side shorter than `below` px made `size` px long around the same centre."""
+    if not below:
         return targets
-    sides = box_sizes(targets.boxes)
-    half = torch.where(sides < min_side, 2 * min_side, sides) / 2
+    short = (box_sizes(targets.boxes) < below).repeat(1, 2)
     center = box_centers(targets.boxes)
-    boxes = torch.where(
-        (sides < min_side).repeat(1, 2), torch.cat((center - half, center + half), dim=1), targets.boxes
-    )
-    return replace(targets, boxes=boxes)
+    square = torch.cat((center - size / 2, center + size / 2), dim=1)
+    return replace(targets, boxes=torch.where(short, square, targets.boxes))

@@ -39,9 +39,9 @@ class TaskAligned(Assigner):
             the paper.
         topk2: pairs that each box keeps in the end, the best aligned ones; None for all, 1 for one-to-one.
         similarity: how the predicted box is compared.
-        min_side: in pixels; where candidates are sought, a side shorter than this counts as twice this,
-            around the same centre, so that a box between the centres of the finest grid has candidates.
-            With strides 8, 16, … 8 replaces sides below the finest stride by the next. 0 for none.
+        min_side: in pixels; where candidates are sought, a shorter side counts as this, around the same
+            centre, so that a box between the points of the finest grid has candidates. A pair (below, size)
+            makes sides shorter than `below` `size` long. 0 for neither.
         max_distance: in strides of the prior's level; how far the box's sides may be from its candidates, for
             heads that cannot express more. Infinite for no limit.
         topk_first: take the best `topk` of all priors and only then drop those outside the box, as the paper
@@ -67,7 +67,7 @@ class TaskAligned(Assigner):
         topk: int = 10,
         topk2: int | None = None,
         similarity: SimilarityName | Similarity = "ciou",
-        min_side: float = 0.0,
+        min_side: float | tuple[float, float] = 0.0,
         max_distance: float = math.inf,
         topk_first: bool = False,
         rescue: bool = False,
@@ -81,16 +81,17 @@ class TaskAligned(Assigner):
             )
         if topk2 is not None and not 1 <= topk2 <= topk:
             raise ValueError(f"expected topk2 in 1 .. topk = {topk} or None, got {topk2}")
-        if not (0 <= min_side < math.inf and max_distance > 0):
+        below, size = (min_side, min_side) if isinstance(min_side, int | float) else min_side
+        if not (0 <= below <= size < math.inf and max_distance > 0):
             raise ValueError(
-                f"expected min_side of 0 px or more and max_distance above 0 strides, got {min_side=}, "
-                f"{max_distance=}"
+                "expected min_side of 0 px or more, or two such numbers of which the second is no less, and "
+                f"max_distance above 0 strides, got {min_side=}, {max_distance=}"
             )
         if rivals not in get_args(Rivals):
             raise ValueError(f"expected rivals in {get_args(Rivals)}, got {rivals!r}")
         self.alpha, self.beta, self.topk, self.topk2 = alpha, beta, topk, topk2
         self.similarity = as_similarity(similarity)
-        self.min_side, self.max_distance = min_side, max_distance
+        self.min_side, self.max_distance = (float(below), float(size)), max_distance
         self.topk_first, self.rescue, self.rivals = topk_first, rescue, rivals
 
     @classmethod
@@ -145,17 +146,17 @@ class TaskAligned(Assigner):
     def _lengths(self, priors: Priors, targets: Targets) -> Int64[Tensor, "G"]:
         if self.topk_first:
             return torch.full_like(targets.labels, len(priors))
-        return priors.count_inside(enlarged(targets, self.min_side))
+        return priors.count_inside(enlarged(targets, *self.min_side))
 
     def _candidates(self, priors: Priors, targets: Targets) -> Pairs:
         if self.topk_first:
             return every_prior(priors, targets)
-        pairs = priors.inside(enlarged(targets, self.min_side))
+        pairs = priors.inside(enlarged(targets, *self.min_side))
         return pairs if self.max_distance == math.inf else pairs.select(self._admits(priors, targets, pairs))
 
     def _admits(self, priors: Priors, targets: Targets, pairs: Pairs) -> Bool[Tensor, "N"]:
         """Whether the prior lies in the box, enlarged if small, and its sides within reach."""
-        admitted = side_distances(priors, enlarged(targets, self.min_side), pairs).amin(1) > 0
+        admitted = side_distances(priors, enlarged(targets, *self.min_side), pairs).amin(1) > 0
         if self.max_distance < math.inf:
             farthest = side_distances(priors, targets, pairs).amax(1)
             admitted &= farthest <= self.max_distance * priors.stride.index_select(0, pairs.prior)

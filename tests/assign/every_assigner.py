@@ -45,7 +45,7 @@ EVERY_ASSIGNER: dict[str, Callable[[], Assigner]] = {
     "dynamic_atss std_of_sum": lambda: DynamicATSS(topk=4, threshold="std_of_sum", inside_margin=0.51),
     "task_aligned tood": TaskAligned.tood,
     "task_aligned one-to-one": lambda: TaskAligned(
-        topk2=1, min_side=8, max_distance=9, rescue=True, rivals="containing"
+        topk2=1, min_side=16, max_distance=9, rescue=True, rivals="containing"
     ),
     "sim_ota": SimOTA,
     "sim_ota legacy": lambda: SimOTA(candidates="inside_and_center", legacy_penalty=True),

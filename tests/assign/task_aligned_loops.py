@@ -23,7 +23,7 @@ class Rule:
     topk: int = 10
     topk2: int | None = None
     similarity: str = "iou"
-    min_side: float = 0.0
+    min_side: float | tuple[float, float] = 0.0
     max_distance: float = math.inf
     topk_first: bool = False
     rescue: bool = False
@@ -62,9 +62,10 @@ def similarity(kind: str, box: Box, other: Box) -> float:
 def admitted(rule: Rule, priors: Priors, prior: int, box: Box) -> bool:
     """Whether the centre is inside the box, small sides enlarged, and within reach of its own sides."""
     point = priors.centers[prior].tolist()
+    below, size = rule.min_side if isinstance(rule.min_side, tuple) else (rule.min_side, rule.min_side)
     for axis in (0, 1):
         side, middle = box[axis + 2] - box[axis], (box[axis + 2] + box[axis]) / 2
-        half = rule.min_side if side < rule.min_side else side / 2
+        half = (size if side < below else side) / 2
         if not middle - half < point[axis] < middle + half:
             return False
     distances = [point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]]

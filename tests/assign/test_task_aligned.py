@@ -87,12 +87,14 @@ def test_a_box_between_the_points_gets_candidates_by_a_least_side():
     targets = Targets.from_lists([[between]], [[0]])
     predictions = predicted([between] * 4, [0.5] * 4)
     assert len(TaskAligned(similarity="iou")(POINTS, targets, predictions).pairs) == 0
-    # 6 px are less than 8 and count as 16: from x = 8 to 24, with points at 12 and 20.
-    assert scores(TaskAligned(similarity="iou", min_side=8.0)(POINTS, targets, predictions)) == {
-        (0, 1): 1,
-        (0, 2): 1,
-    }
-    assert len(TaskAligned(similarity="iou", min_side=6.0)(POINTS, targets, predictions).pairs) == 0
+    # 16 px around x = 16 reach from 8 to 24, over points at 12 and 20; in y from -4 to 12.
+    for least in (16.0, (8.0, 16.0)):
+        assigner = TaskAligned(similarity="iou", min_side=least)
+        assert scores(assigner(POINTS, targets, predictions)) == {(0, 1): 1, (0, 2): 1}
+    # 8 px end on the points, and sides of 6 px are not below 6 px.
+    for least in (8.0, (6.0, 16.0)):
+        assigner = TaskAligned(similarity="iou", min_side=least)
+        assert len(assigner(POINTS, targets, predictions).pairs) == 0
 
 
 def test_candidates_may_be_limited_to_the_reach_of_the_head():
@@ -145,6 +147,7 @@ def test_a_contested_prior_may_go_to_a_box_that_did_not_select_it():
         {"topk2": 11},
         {"topk2": 0},
         {"min_side": -1.0},
+        {"min_side": (16.0, 8.0)},
         {"max_distance": 0.0},
         {"rivals": "all"},
         {"similarity": "overlap"},
@@ -162,7 +165,7 @@ RULES = st.builds(
     topk=st.sampled_from([2, 5, 10]),
     topk2=st.sampled_from([None, None, 1, 2]),
     similarity=st.sampled_from(["iou", "ciou", "nwd"]),
-    min_side=st.sampled_from([0.0, 0.0, 8.0]),
+    min_side=st.sampled_from([0.0, 0.0, 16.0, (8.0, 16.0)]),
     max_distance=st.sampled_from([math.inf, math.inf, 2.5]),
     topk_first=st.booleans(),
     rescue=st.booleans(),
