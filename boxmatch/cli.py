@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "find the objects in pictures",
     "debug": "draw which places of the network learn which box",
     "convert": "read a checkpoint of the original project",
+    "export": "write a detector as ONNX or as a program of torch.export",
     "bench": "time the assignment, the data pipeline or a training step",
     "check-assigner": "try on your own assigner what must hold for every one",
 }

@@ -149,8 +149,10 @@ class GridCoder:
         if self.training_size is not None:
             height, width = self.training_size
             return priors.centers.new_tensor([[width, height]])
-        sizes = [(level.width * level.stride, level.height * level.stride) for level in priors.levels]
-        return priors.centers.new_tensor(sizes)[priors.level[rows]]
+        sides = [side * level.stride for level in priors.levels for side in (level.width, level.height)]
+        # One by one: in an exported graph the sides are open, and no list of numbers.
+        sizes = torch.cat([priors.centers.new_full((1,), side) for side in sides]).view(-1, 2)
+        return sizes[priors.level[rows]]
 
     def _decode(self, deltas: Tensor, origin: Tensor, reach: Tensor, anchor: Tensor) -> Tensor:
         with torch.autocast(deltas.device.type, enabled=False):

@@ -206,4 +206,4 @@ class DenseDetector(Detector):
 
 def _rows(values: Float[Tensor, "B AK H W"], width: int) -> Float[Tensor, "B P K"]:
     """One row of `width` numbers per prior."""
-    return values.permute(0, 2, 3, 1).reshape(len(values), -1, width)
+    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
