@@ -115,7 +115,8 @@ class DynamicKAssigner(Assigner):
         assert predictions is not None
         lengths, every = self.listing(priors, targets)
         candidates = once(every, targets)
-        scene = Scene(priors, by_column(predictions, lengths), self.background(predictions))
+        predictions = by_column(predictions, lengths)
+        scene = Scene(priors, predictions, self.background(predictions))
 
         def shortlist(part: Targets) -> Valued:
             return self._cheapest(scene, candidates(part), part, story)

@@ -60,14 +60,15 @@ def quality_logits(predictions: Predictions, place: Int64[Tensor, "N"]) -> Float
 
 
 def by_column(predictions: Predictions, lengths: Int64[Tensor, "G"]) -> Predictions:
-    """The same predictions, with the boxes laid out column by column if that pays.
+    """The same predictions, laid out so that taking from them many times copies no more than is taken.
 
-    It does where more boxes are taken than there are: `take_boxes` would turn them all at every call.
+    Logits that are a view of a feature map (B, C, …) are put in the order of the priors once. Boxes are laid
+    out column by column where more are taken than there are: `take_boxes` would turn them all at every call.
 
     Args:
         lengths: pairs that each ground truth may bring.
     """
-    boxes = predictions.boxes
-    if boxes is None or int(lengths.sum()) < boxes.shape[:2].numel():
-        return predictions
-    return replace(predictions, boxes=boxes.flatten(0, 1).T.contiguous().T.unflatten(0, boxes.shape[:2]))
+    boxes, logits = predictions.boxes, predictions.logits.contiguous()
+    if boxes is not None and int(lengths.sum()) >= boxes.shape[:2].numel():
+        boxes = boxes.flatten(0, 1).T.contiguous().T.unflatten(0, boxes.shape[:2])
+    return replace(predictions, logits=logits, boxes=boxes)
