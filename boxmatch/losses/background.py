@@ -18,7 +18,7 @@ _TABLE_BUDGET = {"cpu": 2**21, "cuda": 2**26}
 """Entries (priors × classes) of the table of negative weights; whole images, at least one."""
 
 _BLOCK_BUDGET = {"cpu": 2**17, "cuda": 2**26}
-"""Entries worked on at once: on a CPU a block and its five temporaries stay in the cache."""
+"""Entries worked on at once, by each thread: on a CPU a block and its temporaries stay in the cache."""
 
 
 @runtime_checkable
@@ -169,7 +169,8 @@ class _Rows(NamedTuple):
 
 def _rows_sum(rows: _Rows, gamma: float, inside: bool) -> Tensor:
     count, classes = rows.logits.shape
-    size = max(1, _budget(_BLOCK_BUDGET, rows.logits) // max(classes, 1))
+    threads = torch.get_num_threads() if rows.logits.device.type == "cpu" else 1
+    size = max(1, threads * _budget(_BLOCK_BUDGET, rows.logits) // max(classes, 1))
     sums = [
         _block_sum(rows.some(slice(start, start + size)), gamma, inside) for start in range(0, count, size)
     ]
