@@ -5,7 +5,8 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.ops import deform_conv2d
+
+from boxmatch.models.deformable import convolve_at
 
 Border = Literal["zeros", "clamp"]
 
@@ -61,7 +62,7 @@ def refine_distances(
         if border == "clamp":
             places = _clamped(places, rows, columns)
         weight = sides.new_ones((4, 1, 1, 1))
-        read: Tensor = deform_conv2d(sides, places, weight)
+        read = convolve_at(sides, places, weight)
         return (sign * (read - center)).relu()
 
 

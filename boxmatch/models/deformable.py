@@ -10,6 +10,28 @@ from torchvision.ops import deform_conv2d
 _TAPS = 9  # a 3 × 3 kernel
 
 
+def convolve_at(
+    values: Float[Tensor, "B C H W"],
+    offsets: Float[Tensor, "B O h w"],
+    weight: Float[Tensor, "D I k k"],
+    bias: Float[Tensor, "D"] | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    mask: Float[Tensor, "B M h w"] | None = None,
+) -> Float[Tensor, "B D h w"]:
+    """`torchvision.ops.deform_conv2d`, and NaN wherever an offset is NaN.
+
+    By itself that function takes such an offset for an address and ends the process, so that a run which
+    diverges could not say so.
+    """
+    lost = offsets.isnan()
+    result: Tensor = deform_conv2d(
+        values, offsets.masked_fill(lost, 0.0), weight, bias, stride=stride, padding=padding, mask=mask
+    )
+    return result.masked_fill(lost.any(1, keepdim=True), math.nan)
+
+
 class DeformableConv2d(nn.Module):
     """3 × 3 convolution that reads each of its nine taps at a learned place with a learned strength.
 
@@ -46,7 +68,7 @@ class DeformableConv2d(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             values = features.float()
             offset, strength = self.offset(values).split((2 * _TAPS, _TAPS), dim=1)
-            result: Tensor = deform_conv2d(
+            result = convolve_at(
                 values,
                 offset,
                 self.weight,
