@@ -133,6 +133,7 @@ def test_a_tiny_variant_of_a_published_recipe_trains(family: str, data_dir: Path
     tiny = ["--detector.backbone", "resnet18", "--detector.channels", "32", "--detector.tower_length", "1"]
     if family != "dual_weight":
         tiny += ["--detector.stride_in_1x1", "false", "--detector.norm", "batch"]
+        tiny += ["--detector.norm_eps", "0.00001"]
     tiny += ["--data.resize.short_side", "96", "--data.resize.long_side", "160", "--data.batch_size", "4"]
     tiny += ["--data.root", str(data_dir / "coco_mini"), "--data.workers", "0"]
     recipe = FOLDER / family / "r50_1x.yaml"
