@@ -142,7 +142,7 @@ def losses(
         by_image[int(targets.image[gt])] = by_image[int(targets.image[gt])] + prior
     total = float(sum(by_image, zero).detach())
     centers = [
-        int((targets.image == image).sum()) / mass.clamp(min=EPS) if float(mass) > 0 else zero
+        int((targets.image == image).sum()) / mass.clamp(min=EPS) if float(mass.detach()) > 0 else zero
         for image, mass in enumerate(by_image)
     ]
     return {
