@@ -157,7 +157,8 @@ def vote(
 ) -> Float[Tensor, "K 4"]:
     """Each kept box as the weighted mean of all boxes of its group that overlap it.
 
-    The weight of a box is score · exp(-(1 - IoU)² / sigma), for an IoU of more than 0.01.
+    The weight of a box is score · exp(-(1 - IoU)² / sigma), for an IoU of more than 0.01. A box without a
+    vote stays as it is.
 
     Args:
         boxes: all that entered NMS, xyxy.
@@ -185,4 +186,5 @@ def vote(
         return (sums,)
 
     (sums,) = in_pieces(lengths[mine], part)
-    return sums[:, :4] / sums[:, 4:]
+    # A box without extent overlaps nothing, not even itself, and stays as it is.
+    return torch.where(sums[:, 4:] > 0, sums[:, :4] / sums[:, 4:], boxes[kept])
