@@ -146,4 +146,5 @@ def _vote(boxes: Tensor, scores: Tensor, found: Tensor, image: Tensor, label: Te
     iou = inter / union.clamp(min=torch.finfo(union.dtype).tiny)
     weight = own_scores * torch.exp(-(1 - iou).square() / sigma)
     weight = torch.where((iou > _VOTE_LEAST_IOU) & (own_scores >= 0), weight, 0.0)
-    return (others * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+    total = weight.sum(1, keepdim=True)
+    return torch.where(total > 0, (others * weight[..., None]).sum(1) / total, found)

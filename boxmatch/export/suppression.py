@@ -36,7 +36,7 @@ def _(boxes: Tensor, scores: Tensor, nms_iou: float) -> Tensor:
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """What stands for the operator in an ONNX graph."""
+    """What stands for the operator, and for stable sorting, which torch does not translate, in ONNX."""
     from onnxscript import opset19
 
     op: Any = opset19
@@ -50,4 +50,11 @@ def onnx_translations() -> dict[Any, Any]:
             op.Constant(value_floats=[NO_SCORE / 2]),
         )
 
-    return {torch.ops.boxmatch.non_max_suppression.default: as_onnx}
+    def stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        # TopK puts equal values in the order of their positions. One axis: its shape is its length.
+        return op.TopK(values, op.Shape(values), axis=dim, largest=int(descending), sorted=1)
+
+    return {
+        torch.ops.boxmatch.non_max_suppression.default: as_onnx,
+        torch.ops.aten.sort.stable: stable_sort,
+    }
