@@ -19,6 +19,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, written or continued from; the text names the file and the remedy."""
 
 
+class NotFiniteError(ValueError):
+    """Predictions with a value that is not finite, where one cannot be used; the text says which."""
+
+
 class DivergedError(RuntimeError):
     """A training whose loss or gradient is no longer finite; the text says which term, step and pictures."""
 

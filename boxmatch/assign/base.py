@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from ..boxes import pair_iof
+from ..errors import NotFiniteError
 from ..priors import Priors
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .story import Story
@@ -179,7 +180,7 @@ def _check_finite(name: str, predictions: Predictions) -> None:
         values = getattr(predictions, part)
         if values is not None and not bool(torch.isfinite(values).all()):
             image, prior = (~torch.isfinite(values)).nonzero()[0, :2].tolist()
-            raise ValueError(
+            raise NotFiniteError(
                 f"{name}: expected finite predictions, got {values[image, prior].tolist()} in {part} of "
                 f"image {image}, prior {prior}; the network has diverged: lower the learning rate or clip "
                 "the gradients"

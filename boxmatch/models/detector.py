@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from boxmatch.assign.base import Assigner
 from boxmatch.coders import BoxCoder
+from boxmatch.models.finite import first_not_finite
 from boxmatch.postprocess import PostProcess
 from boxmatch.priors import AnchorGrid, Priors
 from boxmatch.structures import Assignment, Detections, Predictions, Targets
@@ -159,10 +160,21 @@ class Detector(nn.Module, ABC):
         self.check(images)
         with _evaluation(self):
             predictions = self(images)
-        _check_finite(predictions)
-        height, width = images.shape[2:] if size is None else size
         levels = self.priors(images).levels
+        broken = first_not_finite(predictions, levels)
+        if broken is not None:
+            raise ValueError(
+                f"the network gives a {broken[0]} that is not finite for image {broken[1]} of the batch; "
+                "check the weights (a diverged run?) and that the picture is finite"
+            )
+        height, width = images.shape[2:] if size is None else size
         return (postprocess or self.postprocess)(predictions, (height, width), levels)
+
+    @torch.no_grad()
+    def broken_output(self, images: Shaped[Tensor, "B 3 H W"]) -> tuple[str, int] | None:
+        """Tensor and level, and the image, of the first output in evaluation mode that is not finite."""
+        with _evaluation(self):
+            return first_not_finite(self(images), self.priors(images).levels)
 
     def check(self, images: Tensor, targets: Targets | None = None) -> None:
         """The guard at the boundary.
@@ -201,18 +213,3 @@ def _evaluation(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _check_finite(predictions: Predictions) -> None:
-    """Raise ValueError at the first image with a value that is not finite."""
-    for name, values in (
-        ("class logit", predictions.logits),
-        ("quality", predictions.quality),
-        ("box", predictions.boxes),
-    ):
-        if values is not None and not bool(torch.isfinite(values).all()):
-            image = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])
-            raise ValueError(
-                f"the network gives a {name} that is not finite for image {image} of the batch; check the "
-                "weights (a diverged run?) and that the picture is finite"
-            )

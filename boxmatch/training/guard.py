@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from boxmatch.errors import DivergedError
+from boxmatch.models.detector import Detector
 from boxmatch.training.lit import LitDetector
 from boxmatch.training.run_folder import RunFolder
 from boxmatch.training.run_log import say
@@ -95,7 +96,8 @@ class StepGuard(Callback):
         module = cast(LitDetector, pl_module)
         bad = [name for name, value in module.read_terms().items() if not math.isfinite(value)]
         if bad and self.fault is None:
-            self.fault = f"the loss term {' and '.join(bad)} is not finite ({self._where(trainer, module)})"
+            what = f"the loss term {' and '.join(bad)} is not finite"
+            self.fault = f"{what}{self._output(trainer, module)} ({self._where(trainer, module)})"
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -147,6 +149,16 @@ class StepGuard(Callback):
             )
         self.norms.append(norm)
         return None
+
+    def _output(self, trainer: pl.Trainer, module: LitDetector) -> str:
+        """Which output of the network is not finite, of which level and picture; empty if all are finite."""
+        if not isinstance(module.detector, Detector):
+            return ""
+        with trainer.precision_plugin.forward_context():
+            broken = module.detector.broken_output(self.batch.images)
+        if broken is None:
+            return ""
+        return f", nor is the {broken[0]} in picture {module.picture_names(self.batch)[broken[1]]}"
 
     def _where(self, trainer: pl.Trainer, module: LitDetector) -> str:
         terms = ", ".join(f"{name} {value:g}" for name, value in module.read_terms().items())

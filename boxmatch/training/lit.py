@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boxmatch.data.annotations import Annotations
 from boxmatch.data.batch import Batch
+from boxmatch.errors import NotFiniteError
 from boxmatch.metrics import EvaluationSettings, MeanPrecision, ground_truths
 from boxmatch.structures import Detections
 from boxmatch.training.ema import average_of, decay_at, matched_entries, update_average
@@ -74,7 +75,12 @@ class LitDetector(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Sum of the loss terms."""
         images = batch.images.contiguous(memory_format=self.memory_format)
-        terms = self.detector.losses(images, batch.targets)
+        try:
+            terms = self.detector.losses(images, batch.targets)
+        except NotFiniteError:
+            # The guard stops all processes together before the step; an error here would leave them waiting.
+            weights = [p.sum() for p in self.detector.parameters() if p.requires_grad]
+            terms = {"assignment": torch.stack(weights).sum() * math.nan}
         stacked = torch.stack(list(terms.values()))
         self.terms, self.values = (tuple(terms), stacked.detach()), None
         return stacked.sum()

@@ -3,6 +3,8 @@
 import copy
 import csv
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,10 @@ from torch import Tensor
 from toy import ToyData, ToyDetector
 
 from boxmatch import train
+from boxmatch.assign import ATSS, PAA, Assigner, DualWeight, DynamicATSS
 from boxmatch.errors import CheckpointError, DivergedError
+from boxmatch.losses import DenseLoss, DualWeightLoss
+from boxmatch.models.dense import DenseDetector
 from boxmatch.train import (
     EMAOptions,
     OptimizerOptions,
@@ -171,6 +176,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tmp_path: Path, nam
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 4
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+def broken_detector(assigner: Assigner, part: str) -> DenseDetector:
+    """A small dense detector: the boxes of its second level, or all classes, are not finite."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"backbone": "resnet18", "norm": "batch", "channels": 32, "tower_length": 1}
+    loss: torch.nn.Module = DenseLoss(quality_target="iou")
+    if isinstance(assigner, DualWeight):
+        loss, options = DualWeightLoss(), {**options, "box_numbers": "distances", "refine": "zeros"}
+    made = DenseDetector(("square", "block"), assigner=assigner, loss=loss, **options)
+    with torch.no_grad():
+        if part == "box number":
+            made.head.scales[1].fill_(math.nan)
+        else:
+            next(made.head.parameters()).fill_(math.nan)
+    return made
+
+
+@pytest.mark.parametrize(
+    "assigner, part, level",
+    [
+        (ATSS(), "class logit", 1),
+        (PAA(), "box number", 2),
+        (DynamicATSS(), "box number", 2),
+        (DualWeight(), "class logit", 1),
+        (DualWeight(), "box number", 2),
+    ],
+)
+def test_a_network_that_is_not_finite_is_named_with_level_picture_and_rate(
+    tmp_path: Path, assigner: Assigner, part: str, level: int
+):
+    detector = broken_detector(assigner, part)
+    with pytest.raises(DivergedError) as error:
+        run(tmp_path, detector=detector, data=ToyData(count=4))  # type: ignore[arg-type]
+    text = str(error.value)
+    stride = 8 * 2 ** (level - 1)
+    assert re.search(rf"{part} of level {level} \(stride {stride}\) in picture picture_\d\.png", text)
+    assert "epoch 1, step 1, learning rate 0.001; pictures picture_" in text
 
 
 def test_a_gradient_that_is_not_finite_names_its_weight(tmp_path: Path):
