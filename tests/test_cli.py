@@ -84,7 +84,7 @@ def test_every_option_of_a_help_screen_exists(command: str, capsys):
     named = set(re.findall(r"--([a-z_.]+)", capsys.readouterr().out))
     known = set(option_names(config_parser(command))) | {"detector.channel_sparsity"}
     own = {"output", "resume", "run", "weights", "split", "batches", "pictures", "print_config"}
-    own |= {"score_threshold", "nms_iou", "max_detections", "multi_scale", "soft_vote"}
+    own |= {"score_threshold", "nms_iou", "max_detections", "multi_scale", "soft_vote", "explain"}
     sections = {name for name in named if name.endswith(".help")}
     assert named - known - own - sections == set()
 

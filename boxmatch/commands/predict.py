@@ -2,10 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from boxmatch.commands.arguments import PlainParser
 from boxmatch.commands.errors import EXIT_DATA, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from boxmatch.models.detector import Detector
+    from boxmatch.structures import Detections
 
 HELP = """\
 usage: boxmatch predict PICTURES... (--run RUN_DIR | --weights FILE) [options]
@@ -21,6 +28,9 @@ detections.json (COCO results), detections.csv and images.json (names of the pic
   --nms_iou X            of two overlapping boxes of a class the weaker is dropped (default: 0.4)
   --max_detections N     per picture (default: 100)
   --image_size N         longest side given to the network (default: as trained)
+  --multi_scale SIDES    look at several sizes, plain and mirrored, and merge by voting: shorter sides
+                         like 320,416,512, or published (thirteen sizes of ATSS and PAA)
+  --soft_vote            with it: keep merged boxes too, with lowered scores
   --batch_size N         pictures of one size at a time (default: 8)
   --device NAME          cpu, cuda, cuda:1 (default: a GPU if there is one)
   --no_pictures          write JSON and CSV only
@@ -43,6 +53,10 @@ def run(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name}: expected 1 or more, got {value}")
+    if options.multi_scale is not None and options.image_size is not None:
+        raise UsageError("--image_size: --multi_scale says all sizes; leave one of them out")
+    if options.soft_vote and options.multi_scale is None:
+        raise UsageError("--soft_vote merges the sizes of --multi_scale; give both or none")
     return _predict(options)
 
 
@@ -57,6 +71,8 @@ def _parser() -> PlainParser:
     parser.add_argument("--nms_iou", type=float, default=0.4)
     parser.add_argument("--max_detections", type=int, default=100)
     parser.add_argument("--image_size", type=int)
+    parser.add_argument("--multi_scale")
+    parser.add_argument("--soft_vote", action="store_true")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--device")
     parser.add_argument("--no_pictures", action="store_true")
@@ -77,13 +93,41 @@ def _predict(options: argparse.Namespace) -> int:
         nms_iou=options.nms_iou,
         max_detections=options.max_detections,
     ).to(find_device(options.device))
-    stream = PictureStream(files, options.image_size or trained_size(weights), options.batch_size)
+    found: Iterator[tuple[Path, Detections]]
+    if options.multi_scale is None:
+        size = options.image_size or trained_size(weights)
+        stream = PictureStream(files, size, options.batch_size)
+        found, problems = predict_all(detector, stream), stream.problems
+    else:
+        problems = []
+        found = _at_all_sizes(options, detector, files, problems)
     folder = output_folder(options.output, "predict")
     writer = PredictionFiles(folder, files, detector.class_names, pictures=not options.no_pictures)
-    for file, detections in predict_all(detector, stream):
+    for file, detections in found:
         writer.add(file, detections)
     writer.close()
-    for problem in stream.problems:
+    for problem in problems:
         print(f"boxmatch predict: skipped {problem}", file=sys.stderr)
     print(f"{writer.detections} objects in {writer.count} of {len(files)} pictures, written to {folder}")
-    return EXIT_DATA if stream.problems else 0
+    return EXIT_DATA if problems else 0
+
+
+def _at_all_sizes(
+    options: argparse.Namespace, detector: "Detector", files: "list[Path]", problems: list[str]
+) -> "Iterator[tuple[Path, Detections]]":
+    from boxmatch.commands.multi_scale import predict_files, read_scales
+    from boxmatch.commands.prediction import LEAST_SIDE
+    from boxmatch.multi_scale import MultiScale
+
+    multi_scale = MultiScale(
+        detector,
+        read_scales(options.multi_scale),
+        soft=options.soft_vote,
+        max_detections=options.max_detections,
+        batch_size=options.batch_size,
+    )
+    for file, found in predict_files(multi_scale, files, problems):
+        # Soft voting lowers scores after the threshold was applied; a box beside the picture is a line.
+        seen = (found.boxes[:, 2:] - found.boxes[:, :2] >= LEAST_SIDE).all(1)
+        rows = seen & (found.scores > options.min_score)
+        yield file, type(found)(found.boxes[rows], found.scores[rows], found.labels[rows])

@@ -8,6 +8,9 @@ from boxmatch.commands.errors import UsageError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from boxmatch.data.annotations import Annotations
+    from boxmatch.models.detector import Detector
+
 HELP = """\
 usage: boxmatch val --run RUN_DIR [--data.root DIR] [options]
        boxmatch val --weights FILE --data.root DIR [--config FILE.yaml] [options]
@@ -22,6 +25,9 @@ Measures COCO mean average precision in pixels of the files and writes it as JSO
   --score_threshold X    detections below do not count (default: as saved, 0.001)
   --nms_iou X            (default: as saved, 0.6)
   --max_detections N     per picture (default: as saved, 100)
+  --multi_scale SIDES    look at several sizes, plain and mirrored, and merge by voting: shorter sides
+                         like 320,416,512, or published (thirteen sizes of ATSS and PAA); one process
+  --soft_vote            with it: keep merged boxes too, with lowered scores
   --evaluation.backend   faster_coco_eval or pycocotools
   --trainer.devices N    processes on this machine; --trainer.accelerator cpu|gpu
   --SECTION.help         all options of data, trainer or evaluation
@@ -46,9 +52,13 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", type=str, default="val")
     for name, kind in (("score_threshold", float), ("nms_iou", float), ("max_detections", int)):
         parser.add_argument(f"--{name}", type=kind | None, default=None)
+    parser.add_argument("--multi_scale", type=str | None, default=None)
+    parser.add_argument("--soft_vote", action="store_true")
     config = parse(parser, with_run_config(arguments))
     if config.split not in ("train", "val", "test"):
         raise UsageError(f"--split: expected train, val or test, got {config.split!r}")
+    if config.soft_vote and config.multi_scale is None:
+        raise UsageError("--soft_vote merges the sizes of --multi_scale; give both or none")
     return _val(config)
 
 
@@ -74,7 +84,10 @@ def _val(config: "Namespace") -> int:
     data = checked_data(config, speak=False, class_names=list(detector.class_names))
     options = {name: instantiate(config, name) for name in ("trainer", "evaluation")}
     split = "test" if config.split == "test" else "val"
-    result = validate(detector, data, split=split, output=folder, **options)
+    if config.multi_scale is None:
+        result = validate(detector, data, split=split, output=folder, **options)
+    else:
+        result = _at_all_sizes(config, detector, data.annotations(split), options)
     if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         record = {"weights": str(file), "data": config.data.root, "split": config.split, **result}
@@ -82,6 +95,26 @@ def _val(config: "Namespace") -> int:
         print(evaluation_table(result))
         print(f"Written to {folder / 'metrics.json'}")
     return 0
+
+
+def _at_all_sizes(
+    config: "Namespace", detector: "Detector", annotations: "Annotations", options: dict[str, Any]
+) -> dict[str, Any]:
+    from boxmatch.commands.devices import find_device
+    from boxmatch.commands.multi_scale import evaluate_files, read_scales
+    from boxmatch.multi_scale import MultiScale
+
+    if config.trainer.devices not in (1, "auto"):
+        raise UsageError("--multi_scale runs in one process; set --trainer.devices to 1")
+    device = find_device("cpu" if config.trainer.accelerator == "cpu" else None)
+    multi_scale = MultiScale(
+        detector.to(device),
+        read_scales(config.multi_scale),
+        soft=config.soft_vote,
+        batch_size=config.data.batch_size,
+    )
+    result = evaluate_files(multi_scale, annotations, options["evaluation"])
+    return {**result, "multi_scale": config.multi_scale, "soft_vote": config.soft_vote}
 
 
 def choose_split(config: "Namespace") -> None:
