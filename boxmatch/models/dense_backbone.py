@@ -106,6 +106,7 @@ class DenseBackbone(nn.Module):
         expansion = shape.block.expansion
         self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
         self._freeze()
+        self.train()  # a loop of one's own may train the network as it is made
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"]

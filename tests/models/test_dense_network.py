@@ -149,6 +149,13 @@ def test_frozen_stages_neither_learn_nor_change_their_statistics(norm):
     assert changed == ({"layer2", "layer3", "layer4"} if norm == "batch" else set())
 
 
+def test_frozen_statistics_hold_before_anybody_chooses_a_mode():
+    made = DenseBackbone("resnet18", norm="eval", frozen_stages=0)
+    before = made.bn1.running_mean.clone()
+    made(torch.rand(1, 3, 64, 64))
+    assert torch.equal(made.bn1.running_mean, before) and made.training
+
+
 def test_refinement_without_offsets_of_a_constant_field_changes_nothing_inside():
     distances = torch.full((1, 4, 9, 9), 16.0)
     refined = refine_distances(distances, torch.zeros(1, 8, 9, 9), 8.0)

@@ -20,7 +20,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     program = [sys.executable, str(HERE / "two_processes.py"), str(folder)]
     done = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    cases = ("compare_gradients", "train_toy", "diverge")
+    cases = ("compare_gradients", "compare_dense_gradients", "train_toy", "diverge")
     return {
         name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in cases
     }
@@ -32,6 +32,15 @@ def test_gradients_equal_those_of_one_process_with_the_joined_batch(found: dict[
 
 def test_a_rank_without_boxes_neither_hangs_nor_changes_the_gradients(found: dict[str, list[Any]]):
     assert found["compare_gradients"][0]["empty=True"] < 1e-4
+
+
+@pytest.mark.parametrize("name", ["atss", "dynamic_atss", "paa", "dual_weight"])
+def test_a_dense_detector_on_a_rank_without_boxes_neither_hangs_nor_leaves_weights_unused(
+    found: dict[str, list[Any]], name: str
+):
+    both_ranks = found["compare_dense_gradients"]
+    assert [one[name]["without"] for one in both_ranks] == [[], []]
+    assert both_ranks[0][name]["worst"] < 1e-3  # of the largest gradient; without norms rounding grows
 
 
 def test_both_ranks_end_with_the_same_weights_and_numbers(found: dict[str, list[Any]]):

@@ -22,7 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyData, ToyDetector
 
 import boxmatch.train
-from boxmatch.models import YOLO, simple_yolo
+from boxmatch.assign import ATSS, PAA, Assigner, DualWeight, DynamicATSS
+from boxmatch.losses import DenseLoss, DualWeightLoss
+from boxmatch.models import YOLO, Detector, simple_yolo
+from boxmatch.models.dense import DenseDetector
 from boxmatch.structures import Detections, Targets
 from boxmatch.train import ScheduleOptions, TrainerOptions, fit, validate
 
@@ -39,6 +42,29 @@ def detector() -> YOLO:
     return network
 
 
+def dense(assigner: Assigner, loss: nn.Module, **options: Any) -> DenseDetector:
+    """A small dense detector with frozen statistics."""
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"backbone": "resnet18", "channels": 32, "tower_length": 1, "frozen_stages": 0}
+    return DenseDetector(["a", "b"], assigner=assigner, loss=loss, norm="eval", **small, **options)
+
+
+def make(name: str) -> Detector:
+    """The detector of a case, in training as far as its loss is concerned."""
+    match name:
+        case "yolo":
+            return detector()
+        case "atss":
+            return dense(ATSS(), DenseLoss(quality_target="centerness"))
+        case "dynamic_atss":
+            options: dict[str, Any] = {"class_loss": "qfl", "class_target": "iou", "quality_target": "iou"}
+            return dense(DynamicATSS(), DenseLoss(**options))
+        case "paa":
+            return dense(PAA(), DenseLoss(quality_target="iou"))
+    # The running mean of the background term is of one rank; as published, there is none.
+    return dense(DualWeight(), DualWeightLoss.official(), box_numbers="distances", refine="zeros")
+
+
 def pictures(empty: bool) -> tuple[Tensor, Targets]:
     """Four pictures; with `empty`, the two of rank 1 have no boxes."""
     generator = torch.Generator().manual_seed(1)
@@ -52,7 +78,7 @@ def pictures(empty: bool) -> tuple[Tensor, Targets]:
 class Loss(nn.Module):
     """The loss as a forward pass, which is what DistributedDataParallel wants."""
 
-    def __init__(self, network: YOLO) -> None:
+    def __init__(self, network: Detector) -> None:
         super().__init__()
         self.network = network
 
@@ -60,10 +86,10 @@ class Loss(nn.Module):
         return torch.stack(list(self.network.losses(images, targets).values())).sum()
 
 
-def gradients(rank: int | None, empty: bool) -> dict[str, Tensor]:
+def gradients(rank: int | None, empty: bool, name: str = "yolo") -> dict[str, Tensor]:
     """Gradients of the four pictures: of one process (rank None), or of this process's two."""
     images, targets = pictures(empty)
-    network = detector()
+    network = make(name)
     if rank is None:
         Loss(network)(images, targets).backward()
     else:
@@ -91,6 +117,22 @@ def compare_gradients(rank: int, folder: Path) -> dict[str, Any]:
             assert both.keys() == alone.keys()
             worst = max(float((both[n] - g).abs().max() / (g.abs().max() + 1e-12)) for n, g in alone.items())
             found[f"empty={empty}"] = worst
+    return found
+
+
+def compare_dense_gradients(rank: int, folder: Path) -> dict[str, Any]:
+    """The same for the dense detectors, where rank 1 has no boxes; and which weights have no gradient."""
+    torch.distributed.init_process_group("gloo")
+    names = ("atss", "dynamic_atss", "paa", "dual_weight")
+    both = {name: gradients(rank, True, name) for name in names}
+    torch.distributed.destroy_process_group()
+    found: dict[str, Any] = {}
+    for name in names:
+        without = [n for n, p in make(name).named_parameters() if p.requires_grad and n not in both[name]]
+        alone = gradients(None, True, name) if rank == 0 else {}
+        largest = max((float(g.abs().max()) for g in alone.values()), default=1.0)
+        worst = max((float((both[name][n] - g).abs().max()) for n, g in alone.items()), default=0.0)
+        found[name] = {"worst": worst / largest, "without": without}
     return found
 
 
@@ -186,5 +228,5 @@ def in_two(case: Callable[[int, Path], dict[str, Any]], folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     boxmatch.train._draw = lambda folder: None  # type: ignore[assignment]  # curves take longer than these runs
-    for each in (compare_gradients, train_toy, diverge):
+    for each in (compare_gradients, compare_dense_gradients, train_toy, diverge):
         in_two(each, Path(sys.argv[1]))
