@@ -1,6 +1,7 @@
 """Dynamic soft label: each box keeps its cheapest priors inside, with the IoU as class target."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -122,31 +123,37 @@ class DynamicSoftLabel(DynamicKAssigner):
         iou: Float32[Tensor, "N"],
         k: Int64[Tensor, "G"],
     ) -> Int64[Tensor, "M"] | None:
-        if self.class_cost == "own" and len(pairs) <= FEW_PAIRS:
-            return None
-
-        def exact(rows: Int64[Tensor, "R"]) -> Float32[Tensor, "R"]:
-            return -self.cost(scene, pairs.select(rows), targets, iou.index_select(0, rows))
-
-        # The class cost is not negative; 10^38 is as much as float32 holds.
-        exponent = _distance_in_strides(scene.priors, targets, pairs, torch.float32) - self.center_radius
-        least = (
-            exponent.mul_(math.log(10))
-            .clamp_(max=87)
-            .exp_()
-            .sub_((iou + IOU_EPS).log_(), alpha=self.iou_weight)
-        )
-        bound = least.mul_(BOUND_SLACK - 1).add_(BOUND_SLACK)
-        rows = segment_contenders(bound, pairs.gt, k, exact)
+        rows = self._nearer(scene, pairs, targets, iou, k) if len(pairs) > FEW_PAIRS else None
         if self.class_cost == "own":
             return rows
-        # The sum over all classes is what costs: the own class tells more of the pairs out.
-        own = self._own_cost(scene, pairs.select(rows), targets, iou.index_select(0, rows))[0]
-        bound = -own.float()
-        near = segment_contenders(
-            bound, pairs.gt.index_select(0, rows), k, lambda some: exact(rows.index_select(0, some))
-        )
-        return rows.index_select(0, near)
+        # The sum over all classes is what costs: the cost of the own class tells more of the pairs out.
+        if rows is not None:
+            pairs, iou = pairs.select(rows), iou.index_select(0, rows)
+        bound = self._own_cost(scene, pairs, targets, iou)[0].neg_().float()
+        near = segment_contenders(bound, pairs.gt, k, self._gain(scene, pairs, targets, iou))
+        return near if rows is None else rows.index_select(0, near)
+
+    def _nearer(
+        self,
+        scene: Scene,
+        pairs: Pairs,
+        targets: Targets,
+        iou: Float32[Tensor, "N"],
+        k: Int64[Tensor, "G"],
+    ) -> Int64[Tensor, "M"]:
+        """What IoU and distance leave of the pairs; the class cost is not negative."""
+        exponent = _distance_in_strides(scene.priors, targets, pairs, torch.float32) - self.center_radius
+        # e^87 is as much as float32 holds.
+        least = exponent.mul_(math.log(10)).clamp_(max=87).exp_()
+        least.sub_((iou + IOU_EPS).log_(), alpha=self.iou_weight)
+        bound = least.mul_(BOUND_SLACK - 1).add_(BOUND_SLACK)
+        return segment_contenders(bound, pairs.gt, k, self._gain(scene, pairs, targets, iou))
+
+    def _gain(
+        self, scene: Scene, pairs: Pairs, targets: Targets, iou: Float32[Tensor, "N"]
+    ) -> Callable[[Int64[Tensor, "R"]], Float32[Tensor, "R"]]:
+        """The exact cost of the pairs at some positions, its sign changed."""
+        return lambda rows: -self.cost(scene, pairs.select(rows), targets, iou.index_select(0, rows))
 
     def extra_repr(self) -> str:
         return (
