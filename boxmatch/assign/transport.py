@@ -76,15 +76,21 @@ class Transport:
         log_supply, log_rest = (served.double() + MASS_EPS).log(), (rest + MASS_EPS).log()
         log_demand, log_idle = math.log(1 + MASS_EPS), self.idle.double().log()
         row, background = torch.zeros_like(log_supply), torch.zeros_like(log_rest)
-        nothing = torch.full_like(row, -torch.inf)
+        wanted: Tensor | None = None
+        given: Tensor | None = None
+        left: Tensor | None = None
         # Each turn needs the one before. Potentials are divided by epsilon, as the gain is.
         for _ in range(iterations):
             mass = self.gain + row.index_select(0, self.gt)
-            column = log_demand - _logsumexp(mass, self.column, background.index_select(0, self.column_image))
+            beside = background.index_select(0, self.column_image)
+            wanted = _logsumexp(mass, self.column, len(beside), beside, wanted)
+            column = log_demand - wanted
             mass = self.gain + column.index_select(0, self.column)
-            row = log_supply - _logsumexp(mass, self.gt, nothing)
+            given = _logsumexp(mass, self.gt, len(row), None, given)
+            row = log_supply - given
             idle = log_demand - background
-            background = log_rest - _logsumexp(column, self.column_image, log_idle + idle)
+            left = _logsumexp(column, self.column_image, images, log_idle + idle, left)
+            background = log_rest - left
         return Plan(
             mass + row.index_select(0, self.gt),
             column + background.index_select(0, self.column_image),
@@ -120,10 +126,23 @@ class Plan(NamedTuple):
 
 
 def _logsumexp(
-    values: Float64[Tensor, "N"], segment: Int64[Tensor, "N"], more: Float64[Tensor, "S"]
+    values: Float64[Tensor, "N"],
+    segment: Int64[Tensor, "N"],
+    count: int,
+    more: Float64[Tensor, "S"] | None,
+    near: Float64[Tensor, "S"] | None,
 ) -> Float64[Tensor, "S"]:
-    """Logarithm of the sum of the exponentials of each segment's values and of one more."""
-    largest = torch.maximum(segment_max(values, segment, len(more)), more)
-    shift = largest.masked_fill(largest.isneginf(), 0)
-    total = segment_sum((values - shift.index_select(0, segment)).exp_(), segment, len(more))
-    return total.add_((more - shift).exp_()).log_().add_(shift)
+    """Logarithm of the sum of the exponentials of each segment's values, and of one more.
+
+    Args:
+        more: one more value, or None for none.
+        near: the result, give or take some hundreds, or None if it is not known. A turn of Sinkhorn's
+            algorithm changes what it scales by no more than the ratio of the largest to the smallest supply.
+    """
+    if near is None:
+        near = segment_max(values, segment, count)
+        near = near if more is None else torch.maximum(near, more)
+    total = segment_sum((values - near.index_select(0, segment)).exp_(), segment, count)
+    if more is not None:
+        total.add_((more - near).exp_())
+    return total.log_().add_(near)

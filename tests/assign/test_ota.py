@@ -187,3 +187,27 @@ def test_the_plan_is_that_of_the_dense_form_and_keeps_its_sums(seed):
         torch.testing.assert_close(
             per_prior + found.background.exp(), torch.ones_like(per_prior), rtol=0, atol=0.05
         )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_hopeless_costs_and_too_many_labels_end_in_the_plan_of_the_dense_form(seed):
+    random = torch.Generator().manual_seed(seed)
+    boxes, count = 5, 12
+    allowed = torch.rand((boxes, count), generator=random) < 0.4
+    allowed[:, 0] = True
+    # Divided by epsilon up to some thousands, beyond what an exponential can hold.
+    cost = 200 * torch.randn((boxes, count), generator=random, dtype=torch.float64)
+    supply = torch.randint(1, 4 if seed % 2 else 9, (boxes,), generator=random)
+    rest = max(count - int(supply.sum()), 1e-8)
+    dense = ota_dense.Problem(
+        list(range(boxes)),
+        torch.cat((allowed, torch.ones(1, count, dtype=torch.bool))),
+        torch.cat((cost + ota_dense.FORBIDDEN * ~allowed, torch.zeros(1, count, dtype=torch.float64))),
+        torch.cat((supply.double(), torch.tensor([rest], dtype=torch.float64))),
+    )
+    log_plan = ota_dense.plan(dense)
+    gt, prior = allowed.nonzero().unbind(1)
+    targets = Targets.from_lists([[[0.0, 0.0, 1.0, 1.0]] * boxes], [[0] * boxes])
+    found = Transport.of(Pairs(gt, prior), -10 * cost[gt, prior], targets, count).plan(supply, 50)
+    torch.testing.assert_close(found.mass, log_plan[gt, prior], rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(found.background, log_plan[-1, prior.unique()], rtol=1e-9, atol=1e-6)
