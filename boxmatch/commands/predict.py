@@ -81,7 +81,13 @@ def _parser() -> PlainParser:
 
 def _predict(options: argparse.Namespace) -> int:
     from boxmatch.commands.devices import find_device
-    from boxmatch.commands.prediction import PictureStream, find_pictures, predict_all, trained_size
+    from boxmatch.commands.prediction import (
+        PictureStream,
+        find_pictures,
+        predict_all,
+        trained_rule,
+        trained_size,
+    )
     from boxmatch.commands.prediction_files import PredictionFiles
     from boxmatch.commands.run_folders import load, output_folder, weight_file
 
@@ -95,7 +101,7 @@ def _predict(options: argparse.Namespace) -> int:
     ).to(find_device(options.device))
     found: Iterator[tuple[Path, Detections]]
     if options.multi_scale is None:
-        size = options.image_size or trained_size(weights)
+        size = options.image_size or trained_rule(weights) or trained_size(weights)
         stream = PictureStream(files, size, options.batch_size)
         found, problems = predict_all(detector, stream), stream.problems
     else:

@@ -17,6 +17,7 @@ from boxmatch.data.batch import restore_boxes
 from boxmatch.data.geometry import Placement, Size, draw, fitted_size
 from boxmatch.data.images import SUFFIXES
 from boxmatch.data.pictures import read_pixels
+from boxmatch.data.resize import ShortSide
 from boxmatch.errors import DataError
 from boxmatch.models.detector import Detector
 from boxmatch.strict_yaml import load_yaml
@@ -63,13 +64,22 @@ def trained_size(weights: Path) -> int:
     return int(max(size)) if isinstance(size, list) else int(size)
 
 
+def trained_rule(weights: Path) -> ShortSide | None:
+    """The rule by which the run of these weights sizes its pictures; None if it has one size for all."""
+    config = run_config(weights)
+    if config is None:
+        return None
+    rule = (load_yaml(config.read_text(encoding="utf-8")) or {}).get("data", {}).get("resize")
+    return None if rule is None else ShortSide(rule["short_side"], rule["long_side"])
+
+
 @dataclass(frozen=True)
 class Input:
     """One picture as the network gets it, and the way back.
 
     Args:
         file: where it came from.
-        canvas: the picture in the middle of a black canvas.
+        canvas: the picture on a black canvas.
         scale: pixels of the canvas per pixel of the file, x and y.
         offset: where the file's corner lies on the canvas.
         original_size: width and height of the file.
@@ -90,17 +100,25 @@ class Input:
         return Detections(boxes[seen], detections.scores.cpu()[seen], detections.labels.cpu()[seen])
 
 
-def read_input(file: Path, side: int) -> Input:
-    """Read a picture, bring its longest side to `side`, centre it on a canvas of multiples of 32.
+def read_input(file: Path, side: int | ShortSide) -> Input:
+    """Read a picture, bring it to size, and lay it on a canvas of multiples of 32.
+
+    Args:
+        file: the picture.
+        side: its longest side, then it lies in the middle; or a rule, then in the upper left corner.
 
     Raises:
         DataError: the file cannot be read.
     """
     pixels = read_pixels(file)
     original = (pixels.shape[1], pixels.shape[0])
-    width, height = fitted_size(original, (side, side))
+    if isinstance(side, ShortSide):
+        width, height = side.size(original, side.short_side)
+        left, top = 0, 0
+    else:
+        width, height = fitted_size(original, (side, side))
+        left, top = (_padded(width) - width) // 2, (_padded(height) - height) // 2
     canvas = torch.zeros((_padded(height), _padded(width), 3), dtype=torch.uint8)
-    left, top = (canvas.shape[1] - width) // 2, (canvas.shape[0] - height) // 2
     draw(canvas, pixels, Placement(0, (left, top, left + width, top + height)))
     return Input(file, canvas, (width / original[0], height / original[1]), (left, top), original)
 
@@ -114,11 +132,11 @@ class PictureStream:
 
     Args:
         files: the pictures.
-        side: their longest side on the canvas.
+        side: their longest side on the canvas, or the rule of their sizes.
         batch_size: pictures of a batch, at most.
     """
 
-    def __init__(self, files: Sequence[Path], side: int, batch_size: int) -> None:
+    def __init__(self, files: Sequence[Path], side: int | ShortSide, batch_size: int) -> None:
         self.files, self.side, self.batch_size = files, side, batch_size
         self.problems: list[str] = []
 

@@ -153,3 +153,17 @@ def test_a_file_name_that_is_no_text_and_one_with_spaces_are_predicted(run_folde
     images = json.loads((output / "images.json").read_text(encoding="utf-8"))["images"]
     assert [Path(image["file_name"]) for image in images] == names
     assert b"\xff broken.png" in (output / "detections.csv").read_bytes()
+
+
+def test_pictures_are_sized_as_the_run_sized_them(tmp_path):
+    from boxmatch.commands.prediction import read_input, trained_rule
+    from boxmatch.data.resize import ShortSide
+
+    Image.new("RGB", (90, 60), (255, 255, 255)).save(tmp_path / "wide.png")
+    (tmp_path / "config.yaml").write_text("data: {resize: {short_side: 40, long_side: 50, group: true}}")
+    rule = trained_rule(tmp_path / "best.safetensors")
+    assert rule == ShortSide(40, 50)
+    picture = read_input(tmp_path / "wide.png", rule)
+    assert picture.canvas.shape == (64, 64, 3) and picture.offset == (0, 0)
+    assert (picture.canvas[:33, :49] == 255).all() and not picture.canvas[33:].any()
+    assert picture.scale == (49 / 90, 33 / 60)

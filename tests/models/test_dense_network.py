@@ -66,7 +66,7 @@ def test_several_anchors_per_place_and_a_pyramid_from_c5_work():
         backbone="resnet18",
         channels=32,
         tower_length=1,
-        anchors=shapes,
+        **shapes,
         quality=False,
         group_norm=False,
         top="c5",
