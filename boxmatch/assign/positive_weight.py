@@ -8,7 +8,7 @@ from torch import Tensor
 from ..priors import Priors
 from ..segments import segment_sum, segment_topk
 from ..structures import Pairs, Targets
-from .center_prior import fixed_center_prior
+from .center_prior import fixed_center_prior, squared_cells_from_center
 
 Bag = Literal["soft_center", "hard_center", "topk"]
 TopkWeight = Literal["prior", "one"]
@@ -35,12 +35,14 @@ def bag_membership(
         pairs: all priors inside the boxes, ordered by ground truth. Equally central ones enter the bag "topk"
             by the lowest prior.
     """
-    prior = fixed_center_prior(priors, targets, pairs, sigma)
+    squared = squared_cells_from_center(priors, targets, pairs)
+    prior = fixed_center_prior(squared, sigma)
     if bag == "soft_center":
         return prior
     if bag == "hard_center":
         return (prior > HARD_PRIOR).float()
-    kept = segment_topk(prior, pairs.gt, len(targets), topk)
+    # By the distance: far from the centre of a large box the Gaussian is 0 in float32.
+    kept = segment_topk(-squared, pairs.gt, len(targets), topk)
     return kept.float() if topk_weight == "one" else prior.masked_fill_(~kept, 0)
 
 

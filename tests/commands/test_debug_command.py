@@ -14,10 +14,29 @@ import boxmatch.assign
 from boxmatch.cli import main
 
 
-@pytest.mark.parametrize("assigner", [name for name in boxmatch.assign.__all__ if name != "Assigner"])
+def assigners() -> list[str]:
+    """Names of all methods."""
+    base = boxmatch.assign.Assigner
+    public = {name: getattr(boxmatch.assign, name) for name in boxmatch.assign.__all__}
+    return [
+        name
+        for name, value in public.items()
+        if isinstance(value, type) and issubclass(value, base) and value is not base
+    ]
+
+
+# What these two cannot do without.
+NEEDED = {
+    "AutoAssign": ["--detector.assigner.num_classes=3"],
+    "RandomAssigner": ["--detector.assigner.like=TaskAligned"],
+}
+
+
+@pytest.mark.parametrize("assigner", assigners())
 def test_debug_draws_and_counts_for_every_assigner(assigner: str, shapes: Path, tmp_path: Path, capsys):
     options = [
         f"--detector.assigner={assigner}",
+        *NEEDED.get(assigner, []),
         "--detector.method=nearby_grid",
         "--pictures=1",
         "--batches=1",

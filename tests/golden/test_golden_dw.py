@@ -8,7 +8,7 @@ import torch
 from dense_case import parametrize_cases
 from dw_case import ABSOLUTE, RELATIVE, TERMS, DWCase, assert_near
 
-from boxmatch.assign.center_prior import fixed_center_prior
+from boxmatch.assign.center_prior import fixed_center_prior, squared_cells_from_center
 from boxmatch.assign.joint_score import joint_score
 from boxmatch.assign.negative_weight import bag_curve
 from boxmatch.assign.positive_weight import HARD_PRIOR
@@ -49,7 +49,7 @@ def test_every_step_of_a_pair_is_the_published_one(case):
     predictions = case.predictions(*case.inputs()).detach()
     place = assignment.image * len(priors) + pairs.prior
     iou, giou = pair_iou_and_giou(predictions.boxes.flatten(0, 1)[place], targets.boxes[pairs.gt])
-    prior = fixed_center_prior(priors, targets, pairs, sigma=1.11)
+    prior = fixed_center_prior(squared_cells_from_center(priors, targets, pairs), sigma=1.11)
     if not bool(case.array("soft_prior")):
         prior = (prior > HARD_PRIOR).float()
     logits = predictions.logits.flatten(0, 1)[place, targets.labels[pairs.gt]]
