@@ -16,8 +16,8 @@ _SIGNS_OF_OBJECTS = ("GLOBAL", "unrecognized function", "allowlisted")
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Named tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
 
-    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict` or `model`;
-    the prefix `module.` that data-parallel training leaves on every name is removed.
+    A PyTorch file holds either the tensors themselves or a dictionary with them under `state_dict` or
+    `model`; the prefix `module.` that data-parallel training leaves on every name is removed.
 
     Raises:
         FileNotFoundError: there is no such file.
