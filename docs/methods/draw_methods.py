@@ -76,6 +76,7 @@ METHODS: dict[str, Method] = {
     "yolov3": Method(lambda: boxmatch.YOLOv3(), yolo()),
     "yolov5_ratio": Method(lambda: boxmatch.YOLOv5Ratio(), yolo()),
     "max_iou": Method(lambda: boxmatch.MaxIoU(), retina()),
+    "grid_max_iou": Method(lambda: boxmatch.GridMaxIoU(), yolo()),
     "fcos_region": Method(
         lambda: boxmatch.FCOSRegion(ranges=((-1, 32), (32, 64), (64, float("inf")))), points()
     ),
