@@ -10,6 +10,7 @@ from torch import Tensor
 from boxmatch.priors import Priors
 from boxmatch.structures import REASONS, Assignment, Explanation, Targets
 from boxmatch.visualize.detections import as_picture
+from boxmatch.visualize.palette import ALARM
 from boxmatch.visualize.places import marker_places
 
 if TYPE_CHECKING:
@@ -116,9 +117,8 @@ def _draw_panel(
     axis.imshow(faded, extent=(0, width, height, 0), interpolation="nearest")
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     x1, y1, x2, y2 = box
-    axis.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="black", linewidth=2, zorder=3)
-    )
+    look = _box_look(story)
+    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=look, linewidth=2, zorder=3))
     prior = story.pairs.prior.cpu()
     here = (priors.level.cpu()[prior] == number).numpy()
     _, places = marker_places(priors, prior)
@@ -141,6 +141,11 @@ def _draw_panel(
     axis.set_title(f"{head}: {kept} of {int(here.sum())} candidates kept", fontsize=8)
 
 
+def _box_look(story: Explanation) -> tuple[float, ...]:
+    """Black, or the colour of alarm for a box that no prior learns."""
+    return (0.0, 0.0, 0.0) if story.counts()["kept"] else tuple(part / 255 for part in ALARM)
+
+
 def _sizes(story: Explanation) -> np.ndarray:
     """Square points of each marker: 10 for the worst score of the box, 60 for the best."""
     score = story.score.cpu().double().numpy()
@@ -155,7 +160,8 @@ def _sizes(story: Explanation) -> np.ndarray:
 def _legend(story: Explanation) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [Line2D([], [], color="black", linewidth=2, label="the box")]
+    label = "the box" if story.counts()["kept"] else "the box, without any positive"
+    handles: list[Any] = [Line2D([], [], color=_box_look(story), linewidth=2, label=label)]
     for name, count in story.counts().items():
         if count:
             marker, shade, _ = _LOOKS[name]

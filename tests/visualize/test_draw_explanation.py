@@ -7,6 +7,7 @@ from pictures import as_array, grey
 from boxmatch import AnchorGrid, NearbyGrid, Priors, Targets
 from boxmatch.structures import Assignment
 from boxmatch.visualize import draw_explanation
+from boxmatch.visualize.palette import ALARM
 
 TARGETS = Targets.from_lists([[[4, 4, 20, 24], [6, 6, 24, 24]]], [[0, 1]])
 
@@ -52,3 +53,12 @@ def test_an_assignment_without_an_explanation_and_a_row_that_does_not_exist_are_
         draw_explanation(grey(), TARGETS, assignment, priors, 2)
     with pytest.raises(ValueError, match="explain=True"):
         draw_explanation(grey(), TARGETS, NearbyGrid()(priors, TARGETS), priors, 0)
+
+
+def test_a_box_that_no_prior_learns_is_drawn_in_the_color_of_alarm():
+    assignment, priors = ask(match_iou_thres=0.9)
+    assert assignment.stats().total == 0
+    figure = draw_explanation(grey(), TARGETS, assignment, priors, 0)
+    (box,) = figure.axes[0].patches
+    assert np.allclose(box.get_edgecolor()[:3], np.array(ALARM) / 255)
+    assert "the box, without any positive" in [text.get_text() for text in figure.legends[0].get_texts()]
