@@ -141,9 +141,10 @@ def _draw_panel(
     axis.set_title(f"{head}: {kept} of {int(here.sum())} candidates kept", fontsize=8)
 
 
-def _box_look(story: Explanation) -> tuple[float, ...]:
+def _box_look(story: Explanation) -> tuple[float, float, float]:
     """Black, or the colour of alarm for a box that no prior learns."""
-    return (0.0, 0.0, 0.0) if story.counts()["kept"] else tuple(part / 255 for part in ALARM)
+    red, green, blue = (0, 0, 0) if story.counts()["kept"] else ALARM
+    return red / 255, green / 255, blue / 255
 
 
 def _sizes(story: Explanation) -> np.ndarray:
