@@ -7,10 +7,10 @@ import torch
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 from torchvision.models.resnet import ResNet as FullResNet
 
 from boxmatch.models.blocks import Activation, make_activation
+from boxmatch.models.pretrained import download
 from boxmatch.models.weights import read_weights
 
 ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
@@ -113,7 +113,7 @@ def _full_width(name: ResNetName, pretrained: bool | str) -> FullResNet:
     published = {weights.name: weights for weights in torchvision.models.get_model_weights(name)}
     wanted = "IMAGENET1K_V1" if pretrained is True else str(pretrained)
     if wanted in published and not Path(wanted).exists():
-        weights = _download(published[wanted])
+        weights = download(published[wanted])
     elif Path(wanted).is_file():
         weights = read_weights(wanted)
     else:
@@ -127,16 +127,6 @@ def _full_width(name: ResNetName, pretrained: bool | str) -> FullResNet:
     except RuntimeError as error:
         raise ValueError(f"the weights {wanted!r} are not those of a full-width {name}: {error}") from error
     return network
-
-
-def _download(weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    except OSError as error:
-        raise ConnectionError(
-            f"could not download {weights} ({error}); without a network give pretrained the path of a local "
-            "file, or False for random weights"
-        ) from error
 
 
 @torch.no_grad()

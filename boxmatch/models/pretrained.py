@@ -57,7 +57,7 @@ def _find(name: str, wanted: bool | str) -> dict[str, Tensor]:
     if wanted is True and choice not in published and published:
         choice = next(iter(published))
     if choice in published and not Path(choice).exists():
-        return _download(published[choice])
+        return download(published[choice])
     if Path(choice).is_file():
         return read_caffe2(choice) if choice.endswith(".pkl") else read_weights(choice)
     raise ValueError(
@@ -66,7 +66,12 @@ def _find(name: str, wanted: bool | str) -> dict[str, Tensor]:
     )
 
 
-def _download(weights: WeightsEnum) -> dict[str, Tensor]:
+def download(weights: WeightsEnum) -> dict[str, Tensor]:
+    """Published weights, from the cache of torch if they are there.
+
+    Raises:
+        ConnectionError: the download fails.
+    """
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except OSError as error:
