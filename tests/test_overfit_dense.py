@@ -47,7 +47,7 @@ def test_a_published_detector_learns_sixteen_pictures_by_heart(preset, data_dir:
     network = small(preset, data.class_names).train()
     for buffer in network.loss.buffers():
         buffer.zero_()
-    steps = 150
+    steps = 120
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
