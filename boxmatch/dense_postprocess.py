@@ -56,6 +56,11 @@ class DensePostProcess(PostProcess):
     vote_sigma: float | None = None
     inclusive_pixels: bool = False
 
+    @property
+    def shown_score(self) -> float:
+        """As for other scores; the root of a product of two probabilities is greater than the product."""
+        return super().shown_score ** (0.5 if self.fusion == "sqrt" else 1.0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fusion not in get_args(Fusion) or self.threshold_on not in get_args(Threshold):

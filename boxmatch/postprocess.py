@@ -41,6 +41,11 @@ class PostProcess:
     max_detections: int = 100
     pre_nms_topk: int = 5000
 
+    @property
+    def shown_score(self) -> float:
+        """From which score on a person wants to see a detection on a picture."""
+        return 0.3
+
     def __post_init__(self) -> None:
         for name, value in (("score_threshold", self.score_threshold), ("nms_iou", self.nms_iou)):
             if not 0 <= value <= 1:

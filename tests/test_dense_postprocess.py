@@ -295,3 +295,8 @@ def test_voting_adds_no_tenth_to_inference_at_800_by_1344():
     assert len(detections) == 100
     voted, plain = (network + statistics.median(measured) for measured in seconds.values())
     assert voted / plain <= 1.1
+
+
+def test_a_picture_shows_roots_of_products_from_a_higher_score_on():
+    assert DensePostProcess(fusion="product").shown_score == 0.3
+    assert DensePostProcess(fusion="sqrt").shown_score == pytest.approx(0.3**0.5)

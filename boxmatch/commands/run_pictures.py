@@ -30,7 +30,9 @@ def write_pictures(run: Path, detector: nn.Module, data: DataModule) -> None:
         raise ValueError(f"only a boxmatch.models.Detector can be drawn, got {type(detector).__name__}")
     if len(data.annotations("val")):
         entries = page_entries(detector, data, "val", PAGE_PICTURES)
-        draw_predictions_page(entries, detector.class_names).save(run / "predictions.png")
+        least = round(detector.postprocess.shown_score, 2)
+        page = draw_predictions_page(entries, detector.class_names, min_score=least)
+        page.save(run / "predictions.png")
     draw_first_assignment(detector, first_batch(data), run / "assignment.png")
 
 
