@@ -25,21 +25,28 @@ FAMILIES: Mapping[str, Callable[..., DenseDetector]] = {
     "retinanet": retinanet,
 }
 
-# MMDetection's networks learn with torchvision's RGB input and batch norm in evaluation mode; its anchors
-# stand in the corners of the cells, and RetinaNet's deltas have no weights.
+_BENCHMARK: Mapping[str, Any] = {
+    "norm": "frozen",
+    "norm_eps": 0.0,
+    "anchor_shift": 0.5,
+    "input_norm": "caffe",
+}
+
+# MMDetection: torchvision's RGB input, batch norm in evaluation mode, plain boxes.
+_PLAIN: Mapping[str, Any] = {
+    "norm": "eval",
+    "norm_eps": 1e-5,
+    "stride_in_1x1": False,
+    "anchor_shift": 0.0,
+    "input_norm": "torchvision",
+}
+
+# Its anchors stand in the corners of the cells, and RetinaNet's deltas have no weights.
 _MMDETECTION: Mapping[str, Mapping[str, Any]] = {
     "atss": {"anchor_center": 0.0},
     "dynamic_atss": {"anchor_center": 0.0},
     "paa": {"anchor_center": 0.0},
-    "dual_weight": {"box_numbers": "distances"},
-    "fcos": {"box_numbers": "distances"},
-    "retinanet": {
-        "anchor_center": 0.0,
-        "anchor_size": 4.0,
-        "anchor_scales": 3,
-        "anchor_ratios": (0.5, 1.0, 2.0),
-        "coder": DeltaCoder((1.0, 1.0, 1.0, 1.0)),
-    },
+    "retinanet": {"coder": DeltaCoder((1.0, 1.0, 1.0, 1.0))},
 }
 
 
@@ -92,24 +99,18 @@ def build_dense(
     """The detector of a checkpoint's tensors; see `convert_dense`."""
     benchmark = is_benchmark(weights)
     ours = rename(weights)
-    found = architecture(ours)
-    refined = found.pop("refined")
-    settings = _benchmark_settings(found) if benchmark else _mmdetection_settings(family)
-    per_place = settings.get("anchor_scales", 1) * len(settings.get("anchor_ratios", (1.0,)))
-    names = _class_names(ours, per_place, class_names)
-    # Only its parts are wanted: without memory for the network.
-    with torch.device("meta"):
-        parts = FAMILIES[family](names, backbone="resnet18")
-    # Plain pixels: what these presets set for boxes with inclusive edges is left to the benchmark family.
-    loss, assigner, postprocess = parts.loss, parts.assigner, parts.postprocess
-    detector = DenseDetector(
-        names,
-        **{**found, **settings},
-        refine="zeros" if refined else None,
-        assigner=assigner,
-        loss=loss,
-        postprocess=postprocess,  # type: ignore[arg-type]
-    )
+    network = architecture(ours)
+    network["refine"] = "zeros" if network.pop("refined") else None
+    if benchmark:
+        network |= _BENCHMARK
+        network["stride_in_1x1"] = not network["backbone"].startswith("resnext")
+    else:
+        network |= {**_PLAIN, **_MMDETECTION.get(family, {})}
+    if family in ("atss", "dynamic_atss", "paa"):
+        # Only the originals count the right and lower edges of a box as pixels.
+        network["inclusive_pixels"] = benchmark
+    names = _class_names(ours, class_names, 9 if family == "retinanet" else 1)
+    detector = FAMILIES[family](names, **network)
     expected = detector.state_dict()
     if "head.scales" in expected and "head.scales" not in ours:
         # RetinaNet scales nothing.
@@ -121,22 +122,8 @@ def build_dense(
     return detector.eval()
 
 
-def _benchmark_settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "stride_in_1x1": not found["backbone"].startswith("resnext"),
-        "norm": "frozen",
-        "norm_eps": 0.0,
-        "anchor_shift": 0.5,
-        "input_norm": "caffe",
-    }
-
-
-def _mmdetection_settings(family: Family) -> dict[str, Any]:
-    return {"norm": "eval", **_MMDETECTION[family]}
-
-
 def _class_names(
-    weights: Mapping[str, Tensor], per_place: int, class_names: Sequence[str] | None
+    weights: Mapping[str, Tensor], class_names: Sequence[str] | None, per_place: int
 ) -> tuple[str, ...]:
     if "head.class_logits.weight" not in weights:
         raise ValueError("expected a class prediction layer, got none; is this a whole detector?")

@@ -1,5 +1,6 @@
 """Which pictures make up which batch: a function of seed and epoch, the same after a resume."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import cast
 
@@ -57,9 +58,9 @@ class EpochSampler(DistributedSampler[BatchKey]):
         start, self.start_batch = self.start_batch, 0
         yield from self.from_batch(start)
 
+    @abstractmethod
     def from_batch(self, start: int) -> Iterator[BatchKey]:
         """The batches of the epoch from number `start` on."""
-        raise NotImplementedError
 
 
 class TrainSampler(EpochSampler):

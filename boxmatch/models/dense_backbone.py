@@ -1,6 +1,6 @@
 """Full-width ResNets and ResNeXts for dense detectors, in the variants of the published weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from jaxtyping import Float
@@ -148,7 +148,7 @@ class DenseBackbone(nn.Module):
                 )
 
 
-def _norm_layer(norm: Norm, eps: float):  # type: ignore[no-untyped-def]
+def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
     """What torchvision's constructor calls with a number of channels."""
     if norm == "frozen":
         return lambda channels: FrozenBatchNorm2d(channels, eps)

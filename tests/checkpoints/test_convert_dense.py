@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from boxmatch.assign import NearbyGrid
-from boxmatch.checkpoints import convert_dense
+from boxmatch.checkpoints import convert_dense, load_detector
 from boxmatch.checkpoints.convert_dense import build_dense
 from boxmatch.checkpoints.dense_layout import rename
 from boxmatch.models import DenseDetector
+from boxmatch.structures import Targets
 
 
 def mmdetection_names(detector: DenseDetector, prefix: str) -> dict[str, Tensor]:
@@ -155,3 +156,24 @@ def test_names_that_do_not_fit_and_files_of_other_kinds_are_refused():
         build_dense(state, "atss", ["a", "b", "c"])
     with pytest.raises(ValueError, match="tensors of a dense detector"):
         build_dense({"encoder.weight": torch.zeros(1)}, "atss")
+
+
+def test_dual_weighting_converts_saves_and_can_be_trained_on(tmp_path):
+    ours = small("fcos")
+    state = mmdetection_names(ours, "conv_")
+    torch.save(state, tmp_path / "original.pth")
+    convert_dense(tmp_path / "original.pth", tmp_path / "ours", family="dual_weight")
+    again = load_detector(tmp_path / "ours").train()
+    targets = Targets.from_lists([[[4, 4, 40, 40]], []], [[1], []])
+    losses = again.losses(torch.rand(2, 3, 64, 64), targets)
+    assert all(term.isfinite() for term in losses.values())
+
+
+def test_only_the_originals_count_edges_as_pixels():
+    plain = build_dense(mmdetection_names(small("atss"), "atss_"), "atss")
+    assert not plain.loss.inclusive_pixels
+    assert not plain.postprocess.inclusive_pixels
+    assert plain.assigner.inside_margin == 0.01
+    assert plain.architecture["anchor_center"] == 0.0
+    assert plain.architecture["anchor_shift"] == 0.0
+    assert plain.architecture["input_norm"] == "torchvision"
