@@ -48,8 +48,8 @@ def preset(recipe: Path) -> DenseDetector:
     match = re.fullmatch(r"(dcn_)?(\w+?)(_no_refine)?_([\d.]+x)", recipe.stem)
     assert match, recipe
     options: dict[str, Any] = {"backbone": BACKBONES[match[2]], "deformable": bool(match[1])}
-    if recipe.parent.name == "dual_weight":
-        options["refine"] = not match[3]
+    if match[3]:
+        options["refine"] = None
     with torch.device("meta"):
         made: DenseDetector = getattr(dense_presets, recipe.parent.name)(
             [f"class {n}" for n in range(80)], **options
