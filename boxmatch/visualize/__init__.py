@@ -1,6 +1,7 @@
 """Pictures: assignments, detections, curves. No state; matplotlib is imported when a figure is drawn."""
 
 from boxmatch.visualize.assignment import draw_assignment
+from boxmatch.visualize.compared_runs import draw_compared_runs
 from boxmatch.visualize.curves import draw_curves, draw_pr_curves
 from boxmatch.visualize.detections import PageEntry, draw_detections, draw_predictions_page
 from boxmatch.visualize.explanation import draw_explanation
@@ -10,6 +11,7 @@ __all__ = [
     "GalleryEntry",
     "PageEntry",
     "draw_assignment",
+    "draw_compared_runs",
     "draw_curves",
     "draw_detections",
     "draw_explanation",

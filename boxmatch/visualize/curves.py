@@ -19,18 +19,18 @@ def draw_curves(run: Path | str) -> "Figure":
     Raises:
         ValueError: the run has no `metrics.csv`, or it has no rows yet.
     """
-    rows = _read_rows(Path(run) / "metrics.csv")
+    rows = read_rows(Path(run) / "metrics.csv")
     columns = list(rows[0])
     panels: dict[str, list[str]] = {
         "loss": [name for name in columns if name.startswith("loss")],
         "average precision": [name for name in ("map_50", "map", "map_75") if name in columns],
         "learning rate": [name for name in ("learning_rate",) if name in columns],
     }
-    panels = {head: names for head, names in panels.items() if any(_series(rows, name)[0] for name in names)}
-    figure, axes = _figure(1, max(len(panels), 1))
+    panels = {head: names for head, names in panels.items() if any(series(rows, name)[0] for name in names)}
+    figure, axes = curve_figure(1, max(len(panels), 1))
     for axis, (head, names) in zip(axes, panels.items()):
         for number, name in enumerate(names):
-            epochs, values = _series(rows, name)
+            epochs, values = series(rows, name)
             if values:
                 marker = "o" if len(values) < 3 else ""
                 shade = unit_color(number)
@@ -62,7 +62,7 @@ def draw_pr_curves(run: Path | str, which: str = "best") -> "Figure":
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the run has not been evaluated yet")
     curves: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))[which]
-    figure, (axis,) = _figure(1, 1)
+    figure, (axis,) = curve_figure(1, 1)
     draw_precision(axis, curves["recall"], curves["precision"])
     axis.set_title(f"{Path(run).resolve().name}: {which} evaluation, IoU 0.5")
     return figure
@@ -94,7 +94,7 @@ def draw_precision(axis: "Axes", recall: Sequence[float], precision: Mapping[str
         axis.text(0.5, 0.5, "no boxes to find", ha="center", va="center")
 
 
-def _figure(rows: int, columns: int) -> tuple["Figure", list["Axes"]]:
+def curve_figure(rows: int, columns: int) -> tuple["Figure", list["Axes"]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,7 +105,7 @@ def _figure(rows: int, columns: int) -> tuple["Figure", list["Axes"]]:
     return figure, list(figure.subplots(rows, columns, squeeze=False).reshape(-1))
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the run has no finished epoch")
     with path.open(newline="", encoding="utf-8") as file:
@@ -115,7 +115,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _series(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], list[float]]:
+def series(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], list[float]]:
     """Epochs (counted from 1) and values of a column, empty cells left out."""
     points = [(float(row["epoch"]) + 1, float(row[name])) for row in rows if row.get(name) not in (None, "")]
     return [point[0] for point in points], [point[1] for point in points]

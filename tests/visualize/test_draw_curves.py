@@ -8,6 +8,7 @@ import pytest
 from pictures import as_array
 
 from boxmatch.visualize import (
+    draw_compared_runs,
     draw_curves,
     draw_pr_curves,
 )
@@ -61,3 +62,30 @@ def test_eighty_classes_are_cut_to_the_ten_best_and_ten_worst(tmp_path: Path):
 def test_a_run_that_was_never_evaluated_has_no_pr_curves(tmp_path: Path):
     with pytest.raises(ValueError, match="not been evaluated"):
         draw_pr_curves(tmp_path)
+
+
+def evaluated(folder: Path, precision: list[float]) -> Path:
+    rows = [{"epoch": n, "map": value / 2, "map_50": value} for n, value in enumerate(precision)]
+    return write_run(folder, rows)
+
+
+def test_compared_runs_keep_their_colour_and_stand_best_first(tmp_path: Path):
+    weak, strong = evaluated(tmp_path / "weak", [0.1, 0.2]), evaluated(tmp_path / "strong", [0.1, 0.4])
+    figure = draw_compared_runs([weak, strong / "metrics.csv"])
+    for axis, best in zip(figure.axes, ("strong 0.400", "strong 0.200"), strict=True):
+        assert axis.get_legend().get_texts()[0].get_text() == best
+        assert axis.lines[0].get_xdata().tolist() == [1, 2]
+    assert figure.axes[0].lines[0].get_color() == figure.axes[1].lines[0].get_color()
+    named = draw_compared_runs([weak, strong], ["ATSS", "PAA"])
+    assert named.axes[0].get_legend().get_texts()[0].get_text() == "PAA 0.400"
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path):
+    run = evaluated(tmp_path / "run", [0.1])
+    with pytest.raises(ValueError, match="got none"):
+        draw_compared_runs([])
+    with pytest.raises(ValueError, match="one name per run"):
+        draw_compared_runs([run], ["a", "b"])
+    bare = write_run(tmp_path / "bare", [{"epoch": 0, "map": "", "map_50": ""}])
+    with pytest.raises(ValueError, match="no evaluation yet"):
+        draw_compared_runs([run, bare])
