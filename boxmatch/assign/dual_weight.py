@@ -1,9 +1,11 @@
 """Dual weighting: every prior inside a box learns it, as strongly as its prediction deserves."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..boxes import pair_iou_and_giou, take_boxes
@@ -11,6 +13,8 @@ from ..priors import Priors
 from ..reproducible import power
 from ..structures import Assignment, Pairs, Predictions, Targets
 from .base import Assigner
+from .crowd_limit import beyond_limit, without_background_in
+from .independent_classes import refuse_softmax
 from .joint_score import joint_score
 from .negative_weight import (
     LAST_BOX_DECIDES,
@@ -63,11 +67,14 @@ class DualWeight(Assigner):
             "last", that of the last in the annotation.
         degenerate_bag: the curve "bag_minmax" where all pairs of a box overlap it equally, or there is but
             one: "zero", as for every best pair; "official": 1.
+        max_gt_per_image: of a picture with more boxes the largest are assigned. Where the others lie is no
+            background, and a warning is given. None assigns all; memory grows with the pairs, not with boxes
+            times priors.
         ignore_threshold: share of a prior's area inside an ignore region from which on it takes no part.
 
     Raises:
-        ValueError: an argument is unknown or out of range; in the call, predictions without boxes, or a label
-            that is no class of the predictions.
+        ValueError: an argument is unknown or out of range; in the call, predictions without boxes, a label
+            that is no class of the predictions, or class logits that come from a softmax.
 
     Source: Li et al. 2022 (DW); strongwolf/DW, `dw_head.py`. Where they differ: `official`, `paper`.
     """
@@ -91,6 +98,7 @@ class DualWeight(Assigner):
         neg_exponent: float = 2.0,
         neg_conflict: NegativeConflict = "min",
         degenerate_bag: DegenerateBag = "zero",
+        max_gt_per_image: int | None = None,
         ignore_threshold: float = 0.5,
     ) -> None:
         super().__init__(ignore_threshold=ignore_threshold)
@@ -117,6 +125,11 @@ class DualWeight(Assigner):
             )
         if not 0 < iou_low < iou_high <= 1:
             raise ValueError(f"DualWeight: expected 0 < iou_low < iou_high <= 1, got {iou_low=}, {iou_high=}")
+        if max_gt_per_image is not None and max_gt_per_image < 1:
+            raise ValueError(
+                f"DualWeight: expected max_gt_per_image of 1 or more, or None, got {max_gt_per_image}"
+            )
+        self.max_gt_per_image = max_gt_per_image
         self.beta = beta
         self.mu_num = mu_num
         self.mu_den = mu_den
@@ -147,10 +160,27 @@ class DualWeight(Assigner):
         """The published rule stores the negative weights in the order of the annotation."""
         return LAST_BOX_DECIDES if self.neg_conflict == "last" else {}
 
+    def forward(
+        self,
+        priors: Priors,
+        targets: Targets,
+        predictions: Predictions | None = None,
+        *,
+        explain: bool = False,
+    ) -> Assignment:
+        """As for every assigner; boxes beyond `max_gt_per_image` count as ignored in the result's targets."""
+        if self.max_gt_per_image is None:
+            return super().forward(priors, targets, predictions, explain=explain)
+        left_out = beyond_limit(targets, self.max_gt_per_image, "DualWeight")
+        fewer = replace(targets, ignore=targets.ignore | left_out)
+        assignment = super().forward(priors, fewer, predictions, explain=explain)
+        return without_background_in(left_out, assignment, priors, targets)
+
     def assign(
         self, priors: Priors, targets: Targets, predictions: Predictions | None, story: Story
     ) -> Assignment:
         assert predictions is not None
+        refuse_softmax(predictions.logits, "DualWeight")
         lengths = priors.count_inside(targets)
         predictions = by_column(predictions, lengths)
 
@@ -182,15 +212,7 @@ class DualWeight(Assigner):
         )
         logit = class_logits(predictions, place, pairs, targets)
         joint = joint_score(logit, quality_logits(predictions, place), localization)
-        member = bag_membership(
-            priors,
-            targets,
-            pairs,
-            self.bag,
-            sigma=self.sigma,
-            topk=self.topk,
-            topk_weight=self.topk_weight,
-        )
+        member = self.membership(priors, targets, pairs)
         positive = share_of_box(joint, member, pairs.gt, len(targets), mu_num=self.mu_num, mu_den=self.mu_den)
         if self.neg_curve == "fixed":
             curve = fixed_curve(iou, low=self.iou_low, high=self.iou_high, exponent=self.neg_exponent)
@@ -205,9 +227,25 @@ class DualWeight(Assigner):
             )
         return pairs, (positive, curve)
 
+    def membership(self, priors: Priors, targets: Targets, pairs: Pairs) -> Float[Tensor, "N"]:
+        """q of each pair: how far it belongs to the bag of its box, in [0, 1].
+
+        Args:
+            pairs: all priors inside the boxes, ordered by ground truth.
+        """
+        return bag_membership(
+            priors,
+            targets,
+            pairs,
+            self.bag,
+            sigma=self.sigma,
+            topk=self.topk,
+            topk_weight=self.topk_weight,
+        )
+
     def extra_repr(self) -> str:
         names = (
             "beta mu_num mu_den loc_score bag sigma topk topk_weight neg_curve iou_low iou_high neg_exponent "
-            "neg_conflict degenerate_bag"
+            "neg_conflict degenerate_bag max_gt_per_image"
         )
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())

@@ -126,7 +126,7 @@ class DualWeightLoss(nn.Module):
             class_sum, box_sum, background, spared = DualWeightSums.apply(
                 logits, quality, boxes, pairs, self.neg_gamma, wants_gradient(logits, quality, boxes)
             )
-            positives, negatives = self.normalisers(targets, spared)
+            positives, negatives = self.normalisers(assignment.targets, spared)
             return {
                 "class_positive": self.class_weight * class_sum / positives,
                 "box": self.loc_weight * box_sum / positives,
