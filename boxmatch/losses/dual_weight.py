@@ -11,6 +11,7 @@ from ..structures import Assignment, Predictions, Targets
 from .dual_weight_sums import DualWeightSums
 from .functional import check_gamma
 from .reduce import mean_over_ranks, rank_count
+from .soft_diagnostics import soft_diagnostics
 from .soft_pairs import SoftPairs, at_least_float32, wants_gradient
 
 NegativeNormFallback = Literal["ema", "clamp1"]
@@ -30,6 +31,9 @@ class DualWeightLoss(nn.Module):
     branch of a focal loss; objectness has no target of its own. The class target of a pair is 1 whatever its
     `score`. All terms are computed in logit space, float32, outside autocast; logits beyond ± 60 count as
     that in the third. Every output of the network is in the graph, also in a batch without objects.
+
+    In training mode `diagnostics` holds what `soft_diagnostics` says about the last batch of this rank, for
+    the log of a run.
 
     Args:
         class_weight: of the positive class term.
@@ -80,6 +84,7 @@ class DualWeightLoss(nn.Module):
         self.neg_gamma = neg_gamma
         self.neg_norm_fallback: NegativeNormFallback = neg_norm_fallback
         self.momentum = momentum
+        self.diagnostics: dict[str, Tensor] = {}
         # 0: no batch with objects yet.
         self.register_buffer("running_negatives", torch.zeros(()))
 
@@ -127,11 +132,20 @@ class DualWeightLoss(nn.Module):
                 logits, quality, boxes, pairs, self.neg_gamma, wants_gradient(logits, quality, boxes)
             )
             positives, negatives = self.normalisers(assignment.targets, spared)
-            return {
+            terms = {
                 "class_positive": self.class_weight * class_sum / positives,
                 "box": self.loc_weight * box_sum / positives,
                 "class_negative": self.neg_weight * background / negatives,
             }
+            if self.training:
+                self.diagnostics = soft_diagnostics(
+                    pairs,
+                    targets,
+                    positive=terms["class_positive"] + terms["box"],
+                    negative=terms["class_negative"],
+                    normaliser=negatives,
+                )
+            return terms
 
     @torch.no_grad()
     def normalisers(
