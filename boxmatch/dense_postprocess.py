@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .boxes import pair_iou, take_boxes
-from .postprocess import PostProcess, best_first, clip, rank_in_group
+from .postprocess import PostProcess, best_first, box_limits, clip, rank_in_group
 from .segments import concatenated_ranges, segment_lengths
 from .spatial.pieces import in_pieces
 from .structures import Detections, Level, Predictions
@@ -73,17 +73,21 @@ class DensePostProcess(PostProcess):
 
     @torch.no_grad()
     def __call__(
-        self, predictions: Predictions, size: tuple[int, int], levels: tuple[Level, ...] = ()
+        self,
+        predictions: Predictions,
+        size: tuple[int, int] | Int64[Tensor, "B 2"],
+        levels: tuple[Level, ...] = (),
     ) -> list[Detections]:
         """Detections of each image, best first; equal scores by prior, then class.
 
         Args:
             predictions: with decoded boxes (xyxy in pixels).
-            size: (height, width) of the input in pixels.
+            size: (height, width) in pixels, of the input or of each picture in it; boxes are clipped to it.
             levels: of the priors; without them all priors count as one level.
 
         Raises:
-            ValueError: predictions hold no boxes, or no quality although `fusion` asks for it.
+            ValueError: predictions hold no boxes, or no quality although `fusion` asks for it; the sizes are
+                those of another number of pictures.
         """
         if predictions.boxes is None:
             raise ValueError("DensePostProcess: expected decoded boxes in predictions.boxes, got None")
@@ -91,9 +95,10 @@ class DensePostProcess(PostProcess):
         with torch.autocast(predictions.boxes.device.type, enabled=False):
             image, prior, label, scores = self._candidates(predictions, levels)
             decoded = predictions.boxes[image, prior].float()
-            boxes, _ = clip(decoded, size)
+            limits = box_limits(size, predictions.boxes)[image]
+            boxes, _ = clip(decoded, limits)
             if self.inclusive_pixels:
-                boxes = _at_least_a_pixel(boxes, size)
+                boxes = _at_least_a_pixel(boxes, limits)
             # A side may be 0 (distances after a ReLU); the originals keep such boxes.
             valid = torch.isfinite(decoded).all(1) & (decoded[:, 2:] >= decoded[:, :2]).all(1)
             rows = valid.nonzero().squeeze(1)
@@ -146,9 +151,8 @@ class DensePostProcess(PostProcess):
         return (scores >= floor[image]).nonzero().squeeze(1)
 
 
-def _at_least_a_pixel(boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N 4"]:
-    height, width = size
-    low = torch.minimum(boxes[:, :2], boxes.new_tensor([width - 1, height - 1]))
+def _at_least_a_pixel(boxes: Float[Tensor, "N 4"], limits: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+    low = torch.minimum(boxes[:, :2], limits[:, :2] - 1)
     return torch.cat((low, boxes[:, 2:].clamp(min=1)), dim=1)
 
 

@@ -166,10 +166,11 @@ class MultiScale:
         """What is found in each of these pictures at one scale, plain and mirrored, in its own pixels."""
         width, height = size
         resized = torch.stack([_resized(picture, size) for picture in pictures]).to(self.detector.mean.device)
+        sizes = torch.tensor([(height, width)] * len(pictures))
         looks = []
         for mirrored in (False, True) if self.flip else (False,):
             images = _padded(resized.flip(3) if mirrored else resized)
-            found = self.detector.predict(images, size=(height, width))
+            found = self.detector.predict(images, sizes=sizes)
             looks.append([_in_range(_unmirrored(one, width) if mirrored else one, scale) for one in found])
         return [
             [_scaled(one, (picture.shape[2] / width, picture.shape[1] / height)) for one in of_picture]

@@ -56,18 +56,21 @@ class PostProcess:
 
     @torch.no_grad()
     def __call__(
-        self, predictions: Predictions, size: tuple[int, int], levels: tuple[Level, ...] = ()
+        self,
+        predictions: Predictions,
+        size: tuple[int, int] | Int64[Tensor, "B 2"],
+        levels: tuple[Level, ...] = (),
     ) -> list[Detections]:
         """Detections of each image, best first; equal scores by prior.
 
         Args:
             predictions: with decoded boxes (xyxy in pixels). Without quality the score is the class
                 probability.
-            size: (height, width) of the input in pixels.
+            size: (height, width) in pixels, of the input or of each picture in it; boxes are clipped to it.
             levels: of the priors; all priors count alike here, whatever their level.
 
         Raises:
-            ValueError: predictions hold no boxes.
+            ValueError: predictions hold no boxes, or the sizes are those of another number of pictures.
         """
         if predictions.boxes is None:
             raise ValueError(
@@ -75,16 +78,39 @@ class PostProcess:
             )
         with torch.autocast(predictions.boxes.device.type, enabled=False):
             scores, labels = class_scores(predictions)
-            boxes, valid = clip(predictions.boxes.float(), size)
+            limits = box_limits(size, predictions.boxes)
+            boxes, valid = clip(predictions.boxes.float(), limits[:, None])
             image, prior = ((scores > self.score_threshold) & valid).nonzero().unbind(1)
             scores, labels, boxes = scores[image, prior], labels[image, prior], boxes[image, prior]
-            order = best_first(scores, image, self.pre_nms_topk, len(predictions.logits))
-            image, scores, labels, boxes = image[order], scores[order], labels[order], boxes[order]
-            kept = self._nms(boxes, scores, labels + image * predictions.logits.shape[2])
-            kept = kept[rank_in_group(image[kept], len(predictions.logits)) < self.max_detections]
-            counts = torch.bincount(image[kept], minlength=len(predictions.logits)).tolist()
-            parts = (boxes[kept].split(counts), scores[kept].split(counts), labels[kept].split(counts))
-            return [Detections(*part) for part in zip(*parts, strict=True)]
+            images, _, classes = predictions.logits.shape
+            return self.select(boxes, scores, labels, image, images, classes)
+
+    def select(
+        self,
+        boxes: Float[Tensor, "N 4"],
+        scores: Float[Tensor, "N"],
+        labels: Int64[Tensor, "N"],
+        image: Int64[Tensor, "N"],
+        images: int,
+        classes: int,
+    ) -> list[Detections]:
+        """Detections of each image out of candidates above the threshold: NMS per class, then truncation.
+
+        Args:
+            boxes: xyxy in pixels, clipped.
+            scores: of each.
+            labels: of each.
+            image: of each; equal scores of an image go by position.
+            images: how many there are.
+            classes: how many there are.
+        """
+        order = best_first(scores, image, self.pre_nms_topk, images)
+        image, scores, labels, boxes = image[order], scores[order], labels[order], boxes[order]
+        kept = self._nms(boxes, scores, labels + image * classes)
+        kept = kept[rank_in_group(image[kept], images) < self.max_detections]
+        counts = torch.bincount(image[kept], minlength=images).tolist()
+        parts = (boxes[kept].split(counts), scores[kept].split(counts), labels[kept].split(counts))
+        return [Detections(*part) for part in zip(*parts, strict=True)]
 
     def _nms(self, boxes: Tensor, scores: Tensor, group: Tensor) -> Int64[Tensor, "K"]:
         """Ascending positions that survive; boxes of different groups do not meet.
@@ -108,13 +134,31 @@ def class_scores(predictions: Predictions) -> tuple[Float[Tensor, "B P"], Int64[
     return scores * logits.sigmoid(), labels
 
 
+def box_limits(
+    size: tuple[int, int] | Int64[Tensor, "_ 2"], boxes: Float[Tensor, "B P 4"]
+) -> Float[Tensor, "B 4"]:
+    """The greatest x1, y1, x2, y2 in each picture: its width, height, width, height.
+
+    Args:
+        size: (height, width) in pixels, of all pictures or of each.
+        boxes: of the pictures.
+
+    Raises:
+        ValueError: the sizes are those of another number of pictures.
+    """
+    sizes = size if isinstance(size, Tensor) else torch.tensor([size]).expand(len(boxes), 2)
+    if sizes.shape != (len(boxes), 2):
+        raise ValueError(
+            f"expected (height, width) of each of {len(boxes)} pictures, got sizes {tuple(sizes.shape)}"
+        )
+    return sizes.flip(1).repeat(1, 2).to(boxes.device, torch.float32)
+
+
 def clip(
-    boxes: Float[Tensor, "*N 4"], size: tuple[int, int]
+    boxes: Float[Tensor, "*N 4"], limits: Float[Tensor, "*#N 4"]
 ) -> tuple[Float[Tensor, "*N 4"], Bool[Tensor, "*N"]]:
-    """Boxes clipped to the input (height, width), and which of them were finite and had an extent before."""
-    height, width = size
-    limit = boxes.new_tensor([width, height, width, height])
-    clipped = torch.minimum(boxes.clamp(min=0), limit)
+    """Boxes clipped to `box_limits`, and which of them were finite and had an extent before."""
+    clipped = torch.minimum(boxes.clamp(min=0), limits)
     return clipped, torch.isfinite(boxes).all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 

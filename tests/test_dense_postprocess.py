@@ -121,6 +121,26 @@ def test_inclusive_pixels_clip_a_box_beyond_the_border_to_the_last_pixel():
     assert inclusive == [[0, 20, 1, 40], [199, 50, 200, 70]]
 
 
+@pytest.mark.parametrize("vote_sigma", [None, 0.025])
+def test_a_box_beyond_its_own_picture_is_clipped_there_before_suppression(vote_sigma: float | None):
+    # IoU 0.5; within a picture of 50 x 40, where both end at the border, 0.9.
+    alone = predictions([[0.0, 0, 50, 80], [5.0, 0, 50, 40]], [[0.9], [0.8]])
+    both = Predictions(*(torch.cat((part, part)) for part in vars(alone).values()))
+    sizes = torch.tensor([[80, 50], [40, 50]])  # the second picture is padded to the height of the first
+    options = DensePostProcess(vote_sigma=vote_sigma)
+    large, small = options(both, sizes)
+    assert (len(large), len(small)) == (2, 1)
+    assert small.boxes[0, 3] == 40
+    assert same(large, options(alone, (80, 50))[0]) and same(small, options(alone, (40, 50))[0])
+
+
+def test_a_box_below_its_own_picture_becomes_its_last_row_of_pixels():
+    beyond = predictions([[10.0, 60, 30, 70]], [[0.9]])
+    for inclusive, expected in ((False, [10, 40, 30, 40]), (True, [10, 39, 30, 40])):
+        (found,) = DensePostProcess(inclusive_pixels=inclusive)(beyond, torch.tensor([[40, 50]]))
+        assert found.boxes.tolist() == [expected]
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 def test_boxes_that_are_not_finite_are_dropped_and_do_not_vote(broken: float):
     good = [10.0, 10.0, 30.0, 30.0]

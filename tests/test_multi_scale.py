@@ -17,9 +17,10 @@ class BrightFinder(YOLO):
         super().__init__(["bright"], channel_sparsity=0.25)
         self.shown: list[tuple[int, ...]] = []
 
-    def predict(self, images: Tensor, *, postprocess=None, size=None) -> list[Detections]:
+    def predict(self, images: Tensor, *, postprocess=None, sizes=None) -> list[Detections]:
         assert all(side % 32 == 0 for side in images.shape[2:])
-        self.shown.append((*images.shape[:1], *size))
+        assert (sizes == sizes[0]).all()
+        self.shown.append((len(sizes), *sizes[0].tolist()))
         found = []
         for image in images:
             y, x = (image[0] > 127).nonzero().unbind(1)

@@ -185,6 +185,19 @@ def test_corners_are_clipped_to_height_and_width() -> None:
     assert found.boxes.tolist() == [[0, 0, 200, 100]]
 
 
+def test_each_picture_of_a_batch_has_its_own_border() -> None:
+    given = predictions([[0, 0, 50, 80], [5, 0, 50, 40]], [0.9, 0.8])
+    given = replace(given, **{name: torch.cat((part, part)) for name, part in vars(given).items()})
+    large, small = PostProcess()(given, torch.tensor([[80, 50], [40, 50]]))
+    assert large.boxes.tolist() == [[0, 0, 50, 80], [5, 0, 50, 40]]  # IoU 0.5
+    assert small.boxes.tolist() == [[0, 0, 50, 40]]  # 0.9 within the picture
+
+
+def test_sizes_of_another_number_of_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match="of each of 1 pictures"):
+        PostProcess()(predictions([[0, 0, 50, 80]], [0.9]), torch.tensor([[80, 50], [40, 50]]))
+
+
 @pytest.mark.parametrize(
     "box",
     [

@@ -83,6 +83,7 @@ class Input:
         scale: pixels of the canvas per pixel of the file, x and y.
         offset: where the file's corner lies on the canvas.
         original_size: width and height of the file.
+        size: (height, width) of the upper left part of the canvas that boxes are clipped to.
     """
 
     file: Path
@@ -90,6 +91,7 @@ class Input:
     scale: tuple[float, float]
     offset: tuple[float, float]
     original_size: Size
+    size: tuple[int, int]
 
     def restore(self, detections: Detections) -> Detections:
         """The detections in the file's own pixels, clipped to the file; those beside it are dropped."""
@@ -120,7 +122,9 @@ def read_input(file: Path, side: int | ShortSide) -> Input:
         left, top = (_padded(width) - width) // 2, (_padded(height) - height) // 2
     canvas = torch.zeros((_padded(height), _padded(width), 3), dtype=torch.uint8)
     draw(canvas, pixels, Placement(0, (left, top, left + width, top + height)))
-    return Input(file, canvas, (width / original[0], height / original[1]), (left, top), original)
+    # As in evaluation: only padding on the right and at the bottom lies outside.
+    size = (height, width) if isinstance(side, ShortSide) else (_padded(height), _padded(width))
+    return Input(file, canvas, (width / original[0], height / original[1]), (left, top), original, size)
 
 
 def _padded(length: int) -> int:
@@ -165,6 +169,7 @@ def predict_all(detector: Detector, stream: PictureStream) -> Iterator[tuple[Pat
     with tqdm(total=len(stream.files), unit="picture", disable=None) as progress:
         for batch in stream:
             images = torch.stack([picture.canvas for picture in batch]).permute(0, 3, 1, 2).to(device)
-            for picture, found in zip(batch, detector.predict(images), strict=True):
+            sizes = torch.tensor([picture.size for picture in batch])
+            for picture, found in zip(batch, detector.predict(images, sizes=sizes), strict=True):
                 yield picture.file, picture.restore(found)
             progress.update(len(batch))

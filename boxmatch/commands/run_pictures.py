@@ -52,14 +52,17 @@ def page_entries(detector: Detector, data: DataModule, split: str, wanted: int) 
     for index in spread(len(dataset), wanted):
         batch = collate([dataset.sample(0, index)])
         with torch.inference_mode():
-            found = batch.restore(detector.predict(batch.images.to(detector.mean.device)))[0].to("cpu")
+            found = detector.predict(batch.images.to(detector.mean.device), sizes=batch.picture_sizes)
+        restored = batch.restore(found)[0].to("cpu")
         rows = annotations.rows(index)
         truth = GroundTruth(
             torch.from_numpy(annotations.boxes[rows]),
             torch.from_numpy(annotations.labels[rows]).long(),
             torch.from_numpy(annotations.ignore[rows]),
         )
-        entries.append(PageEntry(open_image(annotations.file(index)), truth, found, annotations.name(index)))
+        entries.append(
+            PageEntry(open_image(annotations.file(index)), truth, restored, annotations.name(index))
+        )
     detector.train(was_training)
     return entries
 
@@ -81,7 +84,7 @@ def draw_first_assignment(detector: Detector, batch: Batch, file: Path) -> None:
     if detector.assigner.uses_predictions:
         with torch.no_grad():
             predictions = detector(moved.images)
-    assignment = detector.assigner(priors, moved.targets, predictions)
+    assignment = detector.assign(priors, moved.targets, predictions)
     figure = draw_assignment(
         batch.images[picture],
         moved.targets,

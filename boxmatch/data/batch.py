@@ -46,6 +46,8 @@ class Batch:
     Args:
         images: RGB, 0 to 255; the detector normalises.
         targets: boxes in pixels of `images`.
+        picture_sizes: (height, width) of each picture without padding on the right and at the bottom, as
+            `Detector.predict` takes them.
         index: position of each picture in its data set.
         image_id: number of each picture in the annotation file.
         original_size: width and height in the file.
@@ -55,6 +57,7 @@ class Batch:
 
     images: UInt8[Tensor, "B 3 H W"]
     targets: Targets
+    picture_sizes: Int64[Tensor, "B 2"]
     index: Int64[Tensor, "B"]
     image_id: Int64[Tensor, "B"]
     original_size: Int64[Tensor, "B 2"]
@@ -145,6 +148,7 @@ def collate(samples: Sequence[Sample], *, pad_to: int | None = None, fill: Fill 
             ignore=torch.from_numpy(np.concatenate([sample.ignore for sample in samples])),
             batch_size=len(samples),
         ),
+        picture_sizes=torch.tensor([image.shape[1:] for image in images]),
         index=torch.tensor([sample.index for sample in samples]),
         image_id=torch.tensor([sample.image_id for sample in samples]),
         original_size=torch.tensor([sample.original_size for sample in samples]),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from boxmatch.assign.base import Assigner
@@ -107,7 +107,11 @@ class Detector(nn.Module, ABC):
 
         Boxes are decoded in evaluation mode and for assigners that look at predictions; else they are None.
         """
-        logits, deltas, quality = self.flatten(self.network(self.normalise(images)))
+        return self.read(self.network(self.normalise(images)), images)
+
+    def read(self, maps: Sequence[Any], images: Shaped[Tensor, "B 3 H W"]) -> Predictions:
+        """Predictions from the raw maps of the pictures, see `forward`."""
+        logits, deltas, quality = self.flatten(maps)
         with torch.autocast(images.device.type, enabled=False):
             logits, deltas = logits.float(), deltas.float()
             quality = None if quality is None else quality.float()
@@ -119,11 +123,22 @@ class Detector(nn.Module, ABC):
         """Boxes (xyxy in pixels) of every prior of every picture; not clipped to the picture."""
         return self.coder.decode_boxes(deltas, priors)
 
-    def assign(self, priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
-        """Which prior learns which box, in float32; without gradient, unless the assigner itself learns."""
+    def assign(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None, *, explain: bool = False
+    ) -> Assignment:
+        """Which prior learns which box, in float32; without gradient, unless the assigner itself learns.
+
+        Args:
+            priors: those of the pictures.
+            targets: boxes of the batch.
+            predictions: of the pictures; may be None for assigners that do not look at them.
+            explain: see `Assigner`.
+        """
         with torch.autocast(targets.boxes.device.type, enabled=False):
-            seen = predictions if self.assigner.keeps_graph else predictions.detach()
-            return self.assigner(priors, targets, seen)
+            seen = predictions
+            if predictions is not None and not self.assigner.keeps_graph:
+                seen = predictions.detach()
+            return self.assigner(priors, targets, seen, explain=explain)
 
     def losses(self, images: Shaped[Tensor, "B 3 H W"], targets: Targets) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what training minimises.
@@ -144,36 +159,33 @@ class Detector(nn.Module, ABC):
         images: Shaped[Tensor, "B 3 H W"],
         *,
         postprocess: PostProcess | None = None,
-        size: tuple[int, int] | None = None,
+        sizes: Int64[Tensor, "B 2"] | None = None,
     ) -> list[Detections]:
         """Detections of each picture in pixels of `images`, in evaluation mode whatever the mode is now.
 
         Args:
             images: RGB, uint8 or float in 0..1.
             postprocess: takes the place of the detector's own for this call.
-            size: (height, width) of the pictures without padding on the right and at the bottom; boxes are
-                clipped to it. None clips them to `images`.
+            sizes: (height, width) of each picture without padding on the right and at the bottom; boxes are
+                clipped to it before suppression. None clips them to `images`.
 
         Raises:
-            ValueError: the pictures are no RGB batch, or the network gives a value that is not finite.
+            ValueError: the pictures are no RGB batch, the sizes are those of another number of pictures, or
+                the network gives a value that is not finite.
         """
         self.check(images)
-        with _evaluation(self):
+        with evaluation(self):
             predictions = self(images)
         levels = self.priors(images).levels
-        broken = first_not_finite(predictions, levels)
-        if broken is not None:
-            raise ValueError(
-                f"the network gives a {broken[0]} that is not finite for image {broken[1]} of the batch; "
-                "check the weights (a diverged run?) and that the picture is finite"
-            )
-        height, width = images.shape[2:] if size is None else size
-        return (postprocess or self.postprocess)(predictions, (height, width), levels)
+        refuse_broken(first_not_finite(predictions, levels))
+        height, width = images.shape[2:]
+        size = (height, width) if sizes is None else sizes
+        return (postprocess or self.postprocess)(predictions, size, levels)
 
     @torch.no_grad()
     def broken_output(self, images: Shaped[Tensor, "B 3 H W"]) -> tuple[str, int] | None:
         """Tensor and level, and the image, of the first output in evaluation mode that is not finite."""
-        with _evaluation(self):
+        with evaluation(self):
             return first_not_finite(self(images), self.priors(images).levels)
 
     def check(self, images: Tensor, targets: Targets | None = None) -> None:
@@ -203,8 +215,17 @@ class Detector(nn.Module, ABC):
             targets.check(self.num_classes)
 
 
+def refuse_broken(broken: tuple[str, int] | None) -> None:
+    """Raise ValueError for what `first_not_finite` found, if it found something."""
+    if broken is not None:
+        raise ValueError(
+            f"the network gives a {broken[0]} that is not finite for image {broken[1]} of the batch; "
+            "check the weights (a diverged run?) and that the picture is finite"
+        )
+
+
 @contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
+def evaluation(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; outside each module has its own mode again, frozen ones included."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -27,7 +27,8 @@ class LitDetector(pl.LightningModule):
     """Trains a detector whose `losses(images, targets)` is a dict of weighted terms.
 
     Args:
-        detector: the network that is trained; any module with `losses`, `predict` and `class_names`.
+        detector: the network that is trained; any module with `losses`, `predict` and `class_names`, as
+            `Detector` has them.
         optimizer: optimiser and learning rate.
         schedule: course of the learning rate.
         ema: average of the weights; where there is one, it is what gets evaluated.
@@ -144,7 +145,8 @@ class LitDetector(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Detections of a batch in the file's own pixels, next to its annotations."""
-        found = self.evaluated.predict(batch.images.contiguous(memory_format=self.memory_format))
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        found = self.evaluated.predict(images, sizes=batch.picture_sizes)
         restored = [
             Detections(batch.restore_boxes(one.boxes, number), one.scores, one.labels)
             for number, one in enumerate(found)

@@ -167,3 +167,4 @@ def test_pictures_are_sized_as_the_run_sized_them(tmp_path):
     assert picture.canvas.shape == (64, 64, 3) and picture.offset == (0, 0)
     assert (picture.canvas[:33, :49] == 255).all() and not picture.canvas[33:].any()
     assert picture.scale == (49 / 90, 33 / 60)
+    assert picture.size == (33, 49)  # boxes are clipped to the picture, not to its canvas

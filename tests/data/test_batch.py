@@ -1,5 +1,7 @@
 """Batches: how samples become one, and the way back to the files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,13 @@ def test_a_batch_without_any_box_is_a_batch():
     targets = collate([sample(0, 0), sample(1, 0)]).targets
     assert targets.boxes.shape == (0, 4) and targets.labels.dtype == torch.int64
     targets.check()
+
+
+def test_a_padded_batch_knows_the_size_of_each_picture():
+    tall = replace(sample(1, 1), image=torch.zeros((3, 12, 6), dtype=torch.uint8))
+    batch = collate([sample(0, 1), tall], pad_to=8)
+    assert batch.images.shape == (2, 3, 16, 8)
+    assert batch.picture_sizes.tolist() == [[8, 8], [12, 6]]
 
 
 def test_pictures_of_two_sizes_make_no_batch():

@@ -157,6 +157,14 @@ def test_predict_gives_boxes_inside_each_picture_and_puts_the_mode_back(detector
         assert (detections.boxes <= torch.tensor([96, 64, 96, 64])).all()
 
 
+def test_predict_clips_boxes_to_the_picture_without_its_padding(detector: YOLO) -> None:
+    sizes = torch.tensor([[64, 96], [40, 30]])
+    plain, found = detector.predict(images()), detector.predict(images(), sizes=sizes)
+    assert torch.equal(found[0].boxes, plain[0].boxes)
+    assert (plain[1].boxes[:, 2:] > torch.tensor([30, 40])).any()
+    assert (found[1].boxes <= torch.tensor([30, 40, 30, 40])).all()
+
+
 def test_post_processing_can_be_replaced_for_one_call(detector: YOLO) -> None:
     assert len(detector.predict(images(1))[0]) > 3
     assert len(detector.predict(images(1), postprocess=PostProcess(max_detections=3))[0]) == 3

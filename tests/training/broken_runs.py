@@ -68,7 +68,7 @@ class BrokenDetector(ToyDetector):
         self.calls += 1
         return super().losses(*arguments)
 
-    def predict(self, images: torch.Tensor) -> list[Detections]:
+    def predict(self, images: torch.Tensor, *, sizes: torch.Tensor | None = None) -> list[Detections]:
         # The average is evaluated, a copy: only the module's count survives from one evaluation to the next.
         global evaluations
         if self.kind == "v" and evaluations == self.number * BATCHES:

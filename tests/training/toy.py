@@ -54,7 +54,7 @@ class ToyDetector(nn.Module):
         }
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor, *, sizes: Tensor | None = None) -> list[Detections]:
         training = self.training
         self.eval()
         out = self(images)

@@ -139,7 +139,7 @@ def compare_dense_gradients(rank: int, folder: Path) -> dict[str, Any]:
 class Finder(ToyDetector):
     """Finds the bright square a few pixels beside its place, so that the metric has something to say."""
 
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor, *, sizes: Tensor | None = None) -> list[Detections]:
         found = []
         for image in images:
             bright = (image[0] > 200).nonzero()
