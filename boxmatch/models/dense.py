@@ -14,7 +14,7 @@ from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.distance_coder import DistanceCoder
 from boxmatch.models.box_refinement import Border
 from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
-from boxmatch.models.dense_head import BoxNumbers, DenseHead, LevelMaps
+from boxmatch.models.dense_head import BoxNumbers, DenseHead, LevelMaps, prior_rows
 from boxmatch.models.detector import Detector
 from boxmatch.models.fpn import FPN, TopSource
 from boxmatch.priors import AnchorGrid
@@ -27,10 +27,22 @@ _CAFFE_MEAN_BGR = (102.9801, 115.9465, 122.7717)
 InputNorm = Literal["torchvision", "caffe"]
 
 
+def caffe_input(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """uint8 or 0..1 RGB as the Caffe2 / MSRA weights want it: BGR in 0 .. 255 less a mean."""
+    values = images.float() if images.dtype == torch.uint8 else images * 255
+    return values.flip(1) - values.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
+
+
 def anchor_grid(
-    size: float, octave_scales: int, ratios: Sequence[float], center: float, shift: float
+    size: float,
+    octave_scales: int,
+    ratios: Sequence[float],
+    center: float,
+    shift: float,
+    *,
+    strides: Sequence[int] = STRIDES,
 ) -> AnchorGrid:
-    """The priors of strides 8 to 128: every size of an octave in every shape.
+    """The priors of strides 8 to 128, or of others: every size of an octave in every shape.
 
     Args:
         size: side in strides of the smallest square.
@@ -38,6 +50,7 @@ def anchor_grid(
         ratios: height / width of each shape, at equal area.
         center: where in its cell a prior's centre lies, in strides.
         shift: pixels added to every centre.
+        strides: pixels per cell of each level.
 
     Raises:
         ValueError: a number is not positive.
@@ -49,8 +62,8 @@ def anchor_grid(
         )
     sides = [size * 2 ** (octave / octave_scales) for octave in range(octave_scales)]
     shapes = [(side / ratio**0.5, side * ratio**0.5) for ratio in ratios for side in sides]
-    anchors = [[(width * stride, height * stride) for width, height in shapes] for stride in STRIDES]
-    return AnchorGrid(anchors, STRIDES, center=center, shift=shift)
+    anchors = [[(width * stride, height * stride) for width, height in shapes] for stride in strides]
+    return AnchorGrid(anchors, strides, center=center, shift=shift)
 
 
 class DenseDetector(Detector):
@@ -185,10 +198,7 @@ class DenseDetector(Detector):
 
     def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """uint8 or 0..1 RGB as the backbone's weights want it."""
-        if self.input_norm == "torchvision":
-            return super().normalise(images)
-        values = images.float() if images.dtype == torch.uint8 else images * 255
-        return values.flip(1) - values.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
+        return super().normalise(images) if self.input_norm == "torchvision" else caffe_input(images)
 
     def network(self, normalised: Float[Tensor, "B 3 H W"]) -> list[LevelMaps]:
         """Logits, box numbers and quality of P3 to P7."""
@@ -198,12 +208,4 @@ class DenseDetector(Detector):
         self, maps: Sequence[LevelMaps]
     ) -> tuple[Float[Tensor, "B P C"], Float[Tensor, "B P 4"], Float[Tensor, "B P"] | None]:
         """Class logits, box numbers and quality in the order level → row → column → anchor."""
-        logits = torch.cat([_rows(level.logits, self.num_classes) for level in maps], dim=1)
-        boxes = torch.cat([_rows(level.boxes, 4) for level in maps], dim=1)
-        quality = [_rows(level.quality, 1) for level in maps if level.quality is not None]
-        return logits, boxes, torch.cat(quality, dim=1).squeeze(2) if quality else None
-
-
-def _rows(values: Float[Tensor, "B AK H W"], width: int) -> Float[Tensor, "B P K"]:
-    """One row of `width` numbers per prior."""
-    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
+        return prior_rows(maps, self.num_classes)

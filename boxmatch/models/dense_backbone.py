@@ -112,10 +112,22 @@ class DenseBackbone(nn.Module):
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C3 H3 W3"], Float[Tensor, "B C4 H4 W4"], Float[Tensor, "B C5 H5 W5"]]:
         """Maps of strides 8, 16 and 32; a size that is no multiple of the stride is rounded up."""
+        _, c3, c4, c5 = self.stages(images)
+        return c3, c4, c5
+
+    def stages(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[
+        Float[Tensor, "B C2 H2 W2"],
+        Float[Tensor, "B C3 H3 W3"],
+        Float[Tensor, "B C4 H4 W4"],
+        Float[Tensor, "B C5 H5 W5"],
+    ]:
+        """The maps of all four stages, that of stride 4 included, which has half the channels of the next."""
         c2 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
-        return c3, c4, self.layer4(c4)
+        return c2, c3, c4, self.layer4(c4)
 
     def train(self, mode: bool = True) -> "DenseBackbone":
         """Training mode; frozen stages, and under "eval" all batch norm, stay in evaluation mode."""

@@ -31,6 +31,26 @@ class LevelMaps(NamedTuple):
     quality: Float[Tensor, "B A H W"] | None
 
 
+def prior_rows(
+    maps: Sequence[LevelMaps], classes: int
+) -> tuple[Float[Tensor, "B P C"], Float[Tensor, "B P 4"], Float[Tensor, "B P"] | None]:
+    """Logits, box numbers and quality of all levels in the order level → row → column → anchor.
+
+    Args:
+        maps: of each level.
+        classes: logits per prior.
+    """
+    logits = torch.cat([_rows(level.logits, classes) for level in maps], dim=1)
+    boxes = torch.cat([_rows(level.boxes, 4) for level in maps], dim=1)
+    quality = [_rows(level.quality, 1) for level in maps if level.quality is not None]
+    return logits, boxes, torch.cat(quality, dim=1).squeeze(2) if quality else None
+
+
+def _rows(values: Float[Tensor, "B AK H W"], width: int) -> Float[Tensor, "B P K"]:
+    """One row of `width` numbers per prior."""
+    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
+
+
 class DenseHead(nn.Module):
     """Class logits from one tower; box numbers and, if asked for, a quality logit from the other.
 
