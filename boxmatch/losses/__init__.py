@@ -8,6 +8,7 @@ from .dual_weight import DualWeightLoss
 from .functional import bce, focal_loss, quality_focal, sigmoid_focal, varifocal
 from .giou import giou_loss
 from .reduce import mean_over_ranks
+from .region import RegionLoss
 from .yolo import YOLOLoss
 from .yolov3 import YOLOv3Loss
 
@@ -15,6 +16,7 @@ __all__ = [
     "AutoAssignLoss",
     "DenseLoss",
     "DualWeightLoss",
+    "RegionLoss",
     "SimilarityKind",
     "YOLOLoss",
     "YOLOv3Loss",
