@@ -40,7 +40,7 @@ class AssignmentReport:
         if self.detector.assigner.uses_predictions:
             with torch.no_grad():
                 predictions = self.detector(batch.images)
-        assignment = self.detector.assigner(priors, batch.targets, predictions, explain=self.explain > 0)
+        assignment = self.detector.assign(priors, batch.targets, predictions, explain=self.explain > 0)
         self.levels = [f"stride {level.stride}" for level in priors.levels] or ["all priors"]
         self._count(assignment, batch.targets, number)
         for picture in range(min(pictures, len(batch))):
