@@ -1,4 +1,4 @@
-"""`boxmatch bench`: time the assignment, the data pipeline, a training step, or reading a large file."""
+"""`boxmatch bench`: time assignment, data, training steps, detectors, or reading a large file."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ HELP = """\
 usage: boxmatch bench assign [--assigners NAME ...] [--batch 1 16] [--boxes 1 7 20 100] [--memory-curve]
        boxmatch bench data   [--root DIR] [--split train] [--batches N]
        boxmatch bench step   [--config FILE.yaml] [--data.root DIR] [--steps N] [--precision P]
+       boxmatch bench detector [--detectors NAME ...] [--size 320 320 800 1344] [--batch 1 8] [--steps N]
        boxmatch bench index  [--pictures N] [--objects N] [--segmentation]
 
   assign   every assigner on the standard inputs: time and peak memory, beside the dense form and torchvision;
@@ -19,6 +20,9 @@ usage: boxmatch bench assign [--assigners NAME ...] [--batch 1 16] [--boxes 1 7 
            --memory-curve: growth from 1 to 1000 boxes, also drawn to --picture FILE.png
   data     training samples per second and core, without and with a cache; share of decode, geometry, colour
   step     one training step taken apart: data, forward, assign, loss, backward, optimiser
+  detector training step and inference of the dense detectors taken apart, with peak memory, beside
+           torchvision's FCOS and RetinaNet (--beside none: without); --size: pairs of height and width
+           (default: 320 320); --boxes N per picture (default: 7); --backbone NAME (default: resnet50)
   index    reading and checking a generated COCO file of 120 000 pictures and 860 000 boxes
 
   --image_size N   data, step: side of the input (default: 416; step: as in the configuration)
@@ -39,19 +43,27 @@ def run(arguments: Sequence[str]) -> int:
         "assign": _assign,
         "data": _data,
         "step": _step,
+        "detector": _detector,
         "index": _index,
     }
     name, *rest = arguments
     if name not in benches:
         raise UsageError(f"there is no benchmark '{name}'; {advice(name, benches)}")
     options, rows = benches[name](rest)
-    from boxmatch.commands.bench_assign import ASSIGN_COLUMNS, explanation
+    from boxmatch.commands import bench_assign, bench_detector
     from boxmatch.commands.bench_report import write_report
 
-    of_assigners = name == "assign" and not options.memory_curve
-    write_report(name, rows, options.json, ASSIGN_COLUMNS if of_assigners else None)
-    if of_assigners and options.json != "-":
-        print(explanation(rows))
+    if name == "assign" and not options.memory_curve:
+        write_report(name, rows, options.json, bench_assign.ASSIGN_COLUMNS)
+        below = bench_assign.explanation(rows)
+    elif name == "detector":
+        write_report(name, rows, options.json, *bench_detector.TABLES)
+        below = bench_detector.EXPLANATION
+    else:
+        write_report(name, rows, options.json)
+        return 0
+    if options.json != "-":
+        print(below)
     return 0
 
 
@@ -123,6 +135,15 @@ def _step(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
     from boxmatch.commands.bench_step import step_rows
 
     return options, step_rows(options, configured)
+
+
+def _detector(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Any]]:
+    from boxmatch.commands.bench_detector import add_options, detector_rows
+
+    parser = _common("detector", sizes=False)
+    add_options(parser)
+    options = _start(parser, arguments)
+    return options, detector_rows(options)
 
 
 def split_arguments(parser: PlainParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -36,17 +36,15 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write_report(
-    name: str, rows: Sequence[Any], file: str | None, columns: Mapping[str, str] | None = None
-) -> None:
+def write_report(name: str, rows: Sequence[Any], file: str | None, *tables: Mapping[str, str]) -> None:
     """Print the rows, with what they have in common above the table; write JSON where that is asked for.
 
     Args:
         name: of the benchmark.
         rows: instances of one dataclass.
         file: of the JSON; '-' for the screen, None for none.
-        columns: fields that the table shows and their heads; all under their own names if not given. One
-            without a value in any row is left out.
+        tables: of each table the fields that it shows and their heads; "step.wall" is a field of a field. One
+            without a value in any row is left out. Without them one table shows all under their own names.
     """
     plain = [dataclasses.asdict(row) for row in rows]
     measured_on = machine()
@@ -56,9 +54,8 @@ def write_report(
         return
     print(", ".join(f"{key} {value}" for key, value in measured_on.items() if value is not None))
     common = {key: value for key, value in plain[0].items() if all(row[key] == value for row in plain)}
-    if columns is not None:
-        shown = [key for key in columns if any(row[key] is not None for row in plain)]
-        print(table([columns[key] for key in shown], [[row[key] for key in shown] for row in plain]))
+    if tables:
+        print("\n\n".join(_chosen(plain, columns) for columns in tables))
     elif len(plain) == 1:
         print(table(["", name], [[key, value] for key, value in plain[0].items()]))
     else:
@@ -69,3 +66,19 @@ def write_report(
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(file), json.dumps(report, indent=2) + "\n")
         print(f"Written to {file}")
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """The table of some fields."""
+    values = {key: [_field(row, key) for row in rows] for key in columns}
+    shown = [key for key in columns if any(value is not None for value in values[key])]
+    cells = list(zip(*(values[key] for key in shown), strict=True))
+    return table([columns[key] for key in shown], cells)
+
+
+def _field(row: Mapping[str, Any], key: str) -> Any:
+    """The value of a field, or of a field of it; None where the outer one is."""
+    value: Any = row
+    for part in key.split("."):
+        value = None if value is None else value[part]
+    return value
