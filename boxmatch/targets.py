@@ -42,15 +42,17 @@ class Targets:
         """Build from one (n, 4) box list or tensor and one label list or tensor per image.
 
         Raises:
-            ValueError: the lists disagree in length, a box is not finite or has no extent, or a label is
-                negative.
+            ValueError: the lists disagree in length, boxes are not (n, 4) or labels no whole numbers (n,), a
+                box is not finite or has no extent, or a label is negative.
         """
         if len(boxes) != len(labels):
             raise ValueError(
                 f"expected one label list per image, got {len(boxes)} box lists and {len(labels)} label lists"
             )
-        box_list = [torch.as_tensor(b, dtype=torch.float32, device=device).reshape(-1, 4) for b in boxes]
-        label_list = [torch.as_tensor(v, dtype=torch.int64, device=device).reshape(-1) for v in labels]
+        box_list = [_as_boxes(values, number, device) for number, values in enumerate(boxes)]
+        label_list = [
+            _as_labels(values, len(box_list[number]), number, device) for number, values in enumerate(labels)
+        ]
         if ignore is None:
             ignore_list = [torch.zeros(len(b), dtype=torch.bool, device=device) for b in box_list]
         else:
@@ -77,6 +79,13 @@ class Targets:
 
     def check(self, num_classes: int | None = None) -> None:
         """Raise ValueError at the first row that no assigner may see; for the boundary, not for hot loops."""
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"expected boxes (G, 4), xyxy in pixels, got shape {tuple(self.boxes.shape)}")
+        for name, values in (("labels", self.labels), ("image", self.image), ("ignore", self.ignore)):
+            if values.shape != (count,):
+                hint = f"; {_LABEL_HINT}" if name == "labels" else ""
+                raise ValueError(f"expected {name} of shape ({count},), got {tuple(values.shape)}{hint}")
         finite = torch.isfinite(self.boxes).all(1)
         extent = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         label = self.labels >= 0 if num_classes is None else (self.labels >= 0) & (self.labels < num_classes)
@@ -126,3 +135,38 @@ class Targets:
         return replace(
             self, **{n: getattr(self, n).pin_memory() for n in ("boxes", "labels", "image", "ignore")}
         )
+
+
+_LABEL_HINT = (
+    "give the class number of each box, not a map of classes or rows of zeros and ones; "
+    "where there is one class, as for a tracker, zeros(G)"
+)
+
+
+def _as_boxes(values: Any, number: int, device: torch.device | str | None) -> Float[Tensor, "n 4"]:
+    """The boxes of one image; an empty list of any shape has none."""
+    boxes = torch.as_tensor(values, dtype=torch.float32, device=device)
+    if not boxes.numel():
+        return boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f"image {number}: expected boxes of shape (n, 4), xyxy in pixels, got {tuple(boxes.shape)}; one "
+            "row per box"
+        )
+    return boxes
+
+
+def _as_labels(values: Any, count: int, number: int, device: torch.device | str | None) -> Int64[Tensor, "n"]:
+    """The labels of the `count` boxes of one image; their number is compared by the caller."""
+    labels = torch.as_tensor(values, device=device)
+    if not labels.numel():
+        return labels.reshape(0).long()
+    if labels.ndim != 1:
+        raise ValueError(
+            f"image {number}: expected labels of shape ({count},), got {tuple(labels.shape)}; {_LABEL_HINT}"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"image {number}: expected labels as whole numbers (int64), got {labels.dtype}; {_LABEL_HINT}"
+        )
+    return labels.long()

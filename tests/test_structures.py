@@ -65,6 +65,51 @@ def test_targets_refuse_lists_of_different_length():
         Targets.from_lists([[], [BOX]], [[], []])
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros((1, 20)), r"labels of shape \(1,\), got \(1, 20\); .*not a map of classes"),
+        (
+            torch.zeros((25, 25)).long(),
+            r"labels of shape \(1,\), got \(25, 25\); .*for a tracker, zeros\(G\)",
+        ),
+        (torch.zeros(1), r"whole numbers \(int64\), got torch.float32"),
+        ([True], r"whole numbers \(int64\), got torch.bool"),
+    ],
+)
+def test_a_map_of_classes_rows_of_zeros_and_ones_and_fractions_are_no_labels(labels, message):
+    with pytest.raises(ValueError, match=rf"image 1: expected .*{message}"):
+        Targets.from_lists([[], [BOX]], [[], labels])
+
+
+@pytest.mark.parametrize("boxes", [BOX, [[*BOX, 1.0]], [[BOX]]])
+def test_boxes_of_another_shape_are_refused(boxes):
+    with pytest.raises(ValueError, match=r"image 0: expected boxes of shape \(n, 4\), xyxy in pixels, got"):
+        Targets.from_lists([boxes], [[0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "labels",
+            torch.zeros((1, 20)).long(),
+            r"labels of shape \(1,\), got \(1, 20\); .*class number of each",
+        ),
+        ("labels", torch.zeros(2).long(), r"labels of shape \(1,\), got \(2,\)"),
+        ("image", torch.zeros((1, 1)).long(), r"image of shape \(1,\)"),
+        ("ignore", torch.zeros(0).bool(), r"ignore of shape \(1,\)"),
+        ("boxes", torch.ones((1, 5)), r"boxes \(G, 4\), xyxy in pixels, got shape \(1, 5\)"),
+    ],
+)
+def test_tensors_of_another_shape_are_refused_where_nothing_checks_annotations(name, value, message):
+    targets = Targets.from_lists([[BOX]], [[0]])
+    # Around the constructor, whose annotations the tests check and users do not.
+    object.__setattr__(targets, name, value)
+    with pytest.raises(ValueError, match=message):
+        targets.check()
+
+
 def test_selecting_rows_keeps_the_batch_size():
     targets = Targets.from_lists([[BOX], [OTHER]], [[0], [1]])
     chosen = targets.select(torch.tensor([False, True]))
