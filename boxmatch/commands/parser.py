@@ -13,6 +13,7 @@ from boxmatch.data.module import DataModule
 from boxmatch.metrics import EvaluationSettings
 from boxmatch.models.dense import DenseDetector
 from boxmatch.models.detector import Detector
+from boxmatch.models.faster_rcnn import FasterRCNN
 from boxmatch.models.yolo import YOLO
 from boxmatch.strict_yaml import load_yaml
 from boxmatch.train import EMAOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
@@ -39,6 +40,19 @@ DENSE_DETECTOR = {
         "postprocess": {"class_path": "boxmatch.dense_postprocess.DensePostProcess"},
     },
 }
+
+FASTER_RCNN = {
+    "class_path": "boxmatch.models.faster_rcnn.FasterRCNN",
+    "init_args": {
+        "loss": {"class_path": "boxmatch.losses.RegionLoss"},
+        "postprocess": {
+            "class_path": "boxmatch.postprocess.PostProcess",
+            "init_args": {"score_threshold": 0.05, "nms_iou": 0.5},
+        },
+    },
+}
+
+_PARTS = {DenseDetector.__name__: DENSE_DETECTOR, FasterRCNN.__name__: FASTER_RCNN}
 
 SECTIONS: Mapping[str, type] = {
     "data": DataModule,
@@ -75,8 +89,9 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     for file in config_files(arguments):
         _check_file(Path(file))
     # Defaults of another class must not survive in the place of those of the chosen one.
-    if _detector_class(arguments).rpartition(".")[2] == DenseDetector.__name__:
-        parser.set_defaults({"detector": DENSE_DETECTOR})
+    named = _detector_class(arguments).rpartition(".")[2]
+    if named in _PARTS:
+        parser.set_defaults({"detector": _PARTS[named]})
     try:
         return parser.parse_args(list(arguments))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:

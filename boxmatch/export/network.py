@@ -10,6 +10,7 @@ from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.export.finish import finish
 from boxmatch.models.dense_head import LevelMaps
 from boxmatch.models.detector import Detector
+from boxmatch.models.faster_rcnn import FasterRCNN
 from boxmatch.postprocess import PostProcess
 from boxmatch.prior_set import Priors
 from boxmatch.priors import AnchorGrid
@@ -24,11 +25,17 @@ class ExportedDetector(nn.Module):
         nms: go on to detections by the detector's own post-processing.
 
     Raises:
-        ValueError: the detector has a post-processing of its own kind, which no graph is known for.
+        ValueError: the detector has two stages, or a post-processing of its own kind; no graph is known for
+            either.
     """
 
     def __init__(self, detector: Detector, *, nms: bool) -> None:
         super().__init__()
+        if isinstance(detector, FasterRCNN):
+            raise ValueError(
+                "expected a detector of one stage, got FasterRCNN, whose second stage reads the proposals of "
+                "the first and is not exported; export a DenseDetector or a YOLO"
+            )
         if nms and type(detector.postprocess) not in (PostProcess, DensePostProcess):
             raise ValueError(
                 "expected PostProcess or DensePostProcess, which a graph is known for, got "
