@@ -10,6 +10,7 @@ from torch import Tensor
 from boxmatch.assign import AllGrid, Assigner, NearbyGrid, SingleGrid
 from boxmatch.coders import GridCoder, GridMethod, SizeDecode
 from boxmatch.losses.yolo import YOLOLoss
+from boxmatch.models.arguments import network_arguments
 from boxmatch.models.backbones import Initialisation, ResNet
 from boxmatch.models.blocks import Activation
 from boxmatch.models.darknet import Darknet
@@ -29,6 +30,9 @@ COCO_ANCHORS: tuple[tuple[tuple[float, float], ...], ...] = (
     ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
+
+# Arguments that only say what the untrained network is like, or are saved with the coder.
+_UNSAVED = ("initialisation", "prior_probability", "method", "wh_decode")
 
 
 class YOLO(Detector):
@@ -74,42 +78,24 @@ class YOLO(Detector):
         loss: YOLOLoss | None = None,
         postprocess: PostProcess | None = None,
     ) -> None:
-        anchors = COCO_ANCHORS if anchors is None else anchors
-        if len(anchors) != len(STRIDES) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
-            raise ValueError(
-                f"expected the same number of anchors for each of the strides {STRIDES}, got {anchors}"
-            )
+        anchors = _checked(COCO_ANCHORS if anchors is None else anchors)
         assigner = NearbyGrid() if assigner is None else assigner
         super().__init__(
             class_names,
-            architecture={
-                "backbone": backbone,
-                "channel_sparsity": channel_sparsity,
-                "anchors": [[list(anchor) for anchor in level] for level in anchors],
-                "activation": activation,
-                "head_bias": head_bias,
-            },
+            architecture=network_arguments(YOLO, locals(), without=_UNSAVED),
             grid=AnchorGrid(anchors, STRIDES),
             coder=_coder(assigner, method, wh_decode, coder),
             assigner=assigner,
             loss=YOLOLoss() if loss is None else loss,
             postprocess=PostProcess() if postprocess is None else postprocess,
         )
-        self.backbone: ResNet | Darknet
-        if backbone == "darknet":
-            if pretrained:
-                raise ValueError(
-                    "there are no pretrained darknet weights; set pretrained to False or take a ResNet"
-                )
-            self.backbone = Darknet(channel_sparsity=channel_sparsity, activation=activation)
-        else:
-            self.backbone = ResNet(
-                backbone,
-                channel_sparsity=channel_sparsity,
-                pretrained=pretrained,
-                initialisation=initialisation,
-                activation=activation,
-            )
+        self.backbone = _backbone(
+            backbone,
+            channel_sparsity=channel_sparsity,
+            pretrained=pretrained,
+            initialisation=initialisation,
+            activation=activation,
+        )
         channels = self.backbone.channels
         self.spp = SPP(channels[-1], activation=activation)
         self.pan = PAN(channels[-1], activation=activation)
@@ -129,6 +115,35 @@ class YOLO(Detector):
         rows = torch.cat([m.permute(0, 2, 3, 1, 4).flatten(1, 3) for m in maps], 1)
         objectness, deltas, logits = rows.split((1, 4, self.num_classes), -1)
         return logits, deltas, objectness.squeeze(-1)
+
+
+def _checked(anchors: Sequence[Sequence[tuple[float, float]]]) -> Sequence[Sequence[tuple[float, float]]]:
+    if len(anchors) != len(STRIDES) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
+        raise ValueError(
+            f"expected the same number of anchors for each of the strides {STRIDES}, got {anchors}"
+        )
+    return anchors
+
+
+def _backbone(
+    name: Backbone,
+    *,
+    channel_sparsity: float,
+    pretrained: bool | str,
+    initialisation: Initialisation,
+    activation: Activation,
+) -> ResNet | Darknet:
+    if name != "darknet":
+        return ResNet(
+            name,
+            channel_sparsity=channel_sparsity,
+            pretrained=pretrained,
+            initialisation=initialisation,
+            activation=activation,
+        )
+    if pretrained:
+        raise ValueError("there are no pretrained darknet weights; set pretrained to False or take a ResNet")
+    return Darknet(channel_sparsity=channel_sparsity, activation=activation)
 
 
 def _coder(
