@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from boxmatch.assign import AutoAssign, DualWeight
 from boxmatch.commands.prediction_files import safe_cell
 from boxmatch.commands.results import table
 from boxmatch.data.batch import Batch
@@ -14,7 +16,7 @@ from boxmatch.models.detector import Detector
 from boxmatch.priors import Priors
 from boxmatch.structures import Assignment, Targets
 from boxmatch.training.run_folder import write_atomically
-from boxmatch.visualize import draw_assignment, draw_explanation
+from boxmatch.visualize import draw_assignment, draw_explanation, draw_weights
 
 
 class AssignmentReport:
@@ -99,9 +101,26 @@ class AssignmentReport:
             title = f"{type(self.detector.assigner).__name__}: picture {picture}, {label} at {box}"
             figure = draw_explanation(batch.images[picture], targets, assignment, priors, row, title=title)
             place = row - int((targets.image < picture).sum())
-            figure.savefig(
-                self.folder / "pictures" / f"batch{number}_picture{picture:02d}_box{place:02d}.png"
-            )
+            name = f"batch{number}_picture{picture:02d}_box{place:02d}"
+            figure.savefig(self.folder / "pictures" / f"{name}.png")
+            if bool((assignment.neg_weight > 0).any()):
+                figure = draw_weights(
+                    batch.images[picture],
+                    targets,
+                    assignment,
+                    priors,
+                    row,
+                    extra=self._center_prior(assignment, priors),
+                    title=title,
+                )
+                figure.savefig(self.folder / "pictures" / f"{name}_weights.png")
+
+    def _center_prior(self, assignment: Assignment, priors: Priors) -> dict[str, Tensor]:
+        """What limits the bag of a box, where a soft rule has such a thing."""
+        assigner = self.detector.assigner
+        if isinstance(assigner, DualWeight):
+            return {"bag (q)": assigner.membership(priors, assignment.targets, assignment.pairs)}
+        return {"centre prior": assignment.score} if isinstance(assigner, AutoAssign) else {}
 
     @property
     def objects(self) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ boxes.csv, and prints positives per level and class.
   --data.root DIR             folder in VOC, COCO or YOLO layout
   --batches N                 batches to draw (default: 1)
   --pictures N                pictures to draw of each batch (default: 4; all are counted)
-  --explain N                 draw why the N boxes with the fewest positives of each picture got no more
+  --explain N                 draw why the N boxes with the fewest positives of each picture got no more;
+                              for soft assigners (DualWeight, AutoAssign) also heat maps of their weights
   --output DIR                (default: runs/debug-001, -002, ...)
   --run RUN_DIR, --weights F  weights and settings of a run, for assigners that look at predictions
   --detector.assigner NAME    the method; --detector.assigner.match_iou_thres X its threshold

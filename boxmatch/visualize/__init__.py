@@ -6,6 +6,7 @@ from boxmatch.visualize.curves import draw_curves, draw_pr_curves
 from boxmatch.visualize.detections import PageEntry, draw_detections, draw_predictions_page
 from boxmatch.visualize.explanation import draw_explanation
 from boxmatch.visualize.gallery import GalleryEntry, draw_gallery
+from boxmatch.visualize.weights import draw_weights
 
 __all__ = [
     "GalleryEntry",
@@ -18,4 +19,5 @@ __all__ = [
     "draw_gallery",
     "draw_pr_curves",
     "draw_predictions_page",
+    "draw_weights",
 ]

@@ -63,6 +63,20 @@ def test_debug_names_boxes_that_teach_nothing(shapes: Path, tmp_path: Path, caps
     assert "boxes teach nothing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("assigner", ["DualWeight", "AutoAssign"])
+def test_debug_draws_the_weights_of_soft_assigners(assigner: str, shapes: Path, tmp_path: Path):
+    options = [
+        f"--detector.assigner={assigner}",
+        *NEEDED.get(assigner, []),
+        "--detector.method=nearby_grid",
+        "--pictures=1",
+        "--explain=1",
+    ]
+    assert main(["debug", "--data.root", str(shapes), "--output", str(tmp_path), *TINY, *options]) == 0
+    (picture,) = (tmp_path / "pictures").glob("batch0_picture00_box*_weights.png")
+    assert np.asarray(Image.open(picture).convert("RGB")).std() > 10
+
+
 def test_an_assigner_of_ones_own_is_named_by_its_dotted_path(
     shapes: Path, tmp_path: Path, monkeypatch, capsys
 ):
