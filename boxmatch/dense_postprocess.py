@@ -40,6 +40,10 @@ class DensePostProcess(PostProcess):
             out.
         inclusive_pixels: a box beyond the border is clipped to the last pixel instead of to a line, as where
             boxes count their right and lower edges as pixels (ATSS, PAA).
+        class_agnostic_nms: boxes of all classes suppress each other; for detections of several classes on one
+            object. Voting stays among boxes of one class.
+        single_label_per_point: of each prior only the class of the highest logit can be detected, of equal
+            ones the first.
 
     Raises:
         ValueError: an option is out of range.
@@ -55,6 +59,8 @@ class DensePostProcess(PostProcess):
     threshold_on: Threshold = "class"
     vote_sigma: float | None = None
     inclusive_pixels: bool = False
+    class_agnostic_nms: bool = False
+    single_label_per_point: bool = False
 
     @property
     def shown_score(self) -> float:
@@ -104,7 +110,7 @@ class DensePostProcess(PostProcess):
             rows = valid.nonzero().squeeze(1)
             image, label, scores, boxes = image[rows], label[rows], scores[rows], boxes[rows]
             group = image * classes + label
-            kept = self._nms(boxes, scores, group)
+            kept = self._nms(boxes, scores, image if self.class_agnostic_nms else group)
             kept = kept[best_first(scores[kept], image[kept], len(kept), images)]
             kept = kept[self._within_limit(scores[kept], image[kept], images)]
             found = boxes[kept]
@@ -130,7 +136,11 @@ class DensePostProcess(PostProcess):
         compared = probability
         if self.threshold_on == "score" and quality is not None:
             compared = self._score(probability, quality[..., None])
-        image, prior, label = (compared > self.score_threshold).nonzero().unbind(1)
+        above = compared > self.score_threshold
+        if self.single_label_per_point:
+            best = predictions.logits.max(2, keepdim=True).indices
+            above &= torch.zeros_like(above).scatter_(2, best, True)
+        image, prior, label = above.nonzero().unbind(1)
         scores = probability[image, prior, label]
         if quality is not None:
             scores = self._score(scores, quality[image, prior])

@@ -45,8 +45,11 @@ def finish(
         scores = _one_label_scores(postprocess, boxes, logits, quality)
     # A box that is not finite takes no part, but must not be read as a number either.
     clipped = torch.where(torch.isfinite(clipped), clipped, 0.0)
-    selected = non_max_suppression(clipped, scores.transpose(1, 2).contiguous(), postprocess.nms_iou)
-    image, label, prior = selected.unbind(1)
+    if isinstance(postprocess, DensePostProcess) and postprocess.class_agnostic_nms:
+        image, label, prior = _across_classes(clipped, scores, postprocess.nms_iou)
+    else:
+        selected = non_max_suppression(clipped, scores.transpose(1, 2).contiguous(), postprocess.nms_iou)
+        image, label, prior = selected.unbind(1)
     found_scores, image, label, prior = _best_first(scores, image, label, prior)
     kept = _within_limit(postprocess, found_scores, image, scores.shape[0])
     found_scores, image, label, prior = (part[kept] for part in (found_scores, image, label, prior))
@@ -72,11 +75,24 @@ def _dense_scores(
         scores = probability * quality.sigmoid()[..., None]
         scores = scores.sqrt() if postprocess.fusion == "sqrt" else scores
     compared = scores if postprocess.threshold_on == "score" else probability
-    scores = torch.where(compared > postprocess.score_threshold, scores, NO_SCORE)
+    above = compared > postprocess.score_threshold
+    if postprocess.single_label_per_point:
+        best = logits.max(2, keepdim=True).indices
+        above = above & (torch.arange(logits.shape[2], device=logits.device) == best)
+    scores = torch.where(above, scores, NO_SCORE)
     levels = scores.split(list(lengths), dim=1)
     scores = torch.cat([_topk_only(level, postprocess.pre_nms_topk) for level in levels], dim=1)
     valid = torch.isfinite(boxes).all(2) & (boxes[..., 2:] >= boxes[..., :2]).all(2)
     return torch.where(valid[..., None], scores, NO_SCORE)
+
+
+def _across_classes(boxes: Tensor, scores: Tensor, nms_iou: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, class and prior of what survives where boxes of all classes suppress each other."""
+    classes = scores.shape[2]
+    every = boxes.repeat_interleave(classes, dim=1)
+    selected = non_max_suppression(every, scores.flatten(1)[:, None].contiguous(), nms_iou)
+    image, _, entry = selected.unbind(1)
+    return image, entry % classes, entry // classes
 
 
 def _one_label_scores(
