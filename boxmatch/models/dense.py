@@ -12,11 +12,14 @@ from boxmatch.coders import BoxCoder
 from boxmatch.delta_coder import DeltaCoder
 from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.distance_coder import DistanceCoder
+from boxmatch.models.arguments import network_arguments, shared_arguments
+from boxmatch.models.backbone_choice import BackboneName, dense_backbone
 from boxmatch.models.box_refinement import Border
-from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
+from boxmatch.models.dense_backbone import Norm
 from boxmatch.models.dense_head import BoxNumbers, DenseHead, LevelMaps, prior_rows
 from boxmatch.models.detector import Detector
 from boxmatch.models.fpn import FPN, TopSource
+from boxmatch.models.timm_backbone import PREFIX
 from boxmatch.priors import AnchorGrid
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -71,13 +74,13 @@ class DenseDetector(Detector):
 
     Args:
         class_names: one name per class, in label order.
-        backbone: which ResNet or ResNeXt.
-        pretrained: its ImageNet weights, see `DenseBackbone`.
-        stride_in_1x1: see `DenseBackbone`.
+        backbone: a ResNet or ResNeXt by name, or "timm/" and the name of a network of timm.
+        pretrained: its ImageNet weights, see `DenseBackbone` and `TimmBackbone`.
+        stride_in_1x1: see `DenseBackbone`; not with timm.
         norm: see `DenseBackbone`.
-        norm_eps: see `DenseBackbone`.
-        frozen_stages: see `DenseBackbone`.
-        deformable_stages: see `DenseBackbone`.
+        norm_eps: see `DenseBackbone`; not with timm.
+        frozen_stages: see `DenseBackbone` and `TimmBackbone`.
+        deformable_stages: see `DenseBackbone`; not with timm.
         channels: width of pyramid and head.
         top: whether P6 is made from P5 or from C5.
         tower_length: convolutions per tower.
@@ -107,7 +110,7 @@ class DenseDetector(Detector):
         self,
         class_names: Sequence[str],
         *,
-        backbone: DenseBackboneName = "resnet50",
+        backbone: BackboneName = "resnet50",
         pretrained: bool | str = False,
         stride_in_1x1: bool = False,
         norm: Norm = "frozen",
@@ -134,67 +137,24 @@ class DenseDetector(Detector):
         loss: nn.Module,
         postprocess: DensePostProcess | None = None,
     ) -> None:
-        if input_norm not in get_args(InputNorm):
-            raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
         grid = anchor_grid(anchor_size, anchor_scales, anchor_ratios, anchor_center, anchor_shift)
-        if coder is None:
-            coder = DistanceCoder() if box_numbers == "distances" else DeltaCoder()
-        if postprocess is None:
-            postprocess = DensePostProcess(fusion="sqrt" if quality else "class")
+        architecture = network_arguments(DenseDetector, locals())
         super().__init__(
             class_names,
-            architecture={
-                "backbone": backbone,
-                "stride_in_1x1": stride_in_1x1,
-                "norm": norm,
-                "norm_eps": norm_eps,
-                "frozen_stages": frozen_stages,
-                "deformable_stages": list(deformable_stages),
-                "channels": channels,
-                "top": top,
-                "tower_length": tower_length,
-                "group_norm": group_norm,
-                "quality": quality,
-                "box_numbers": box_numbers,
-                "deformable_tower": deformable_tower,
-                "refine": refine,
-                "prior_probability": prior_probability,
-                "anchor_size": anchor_size,
-                "anchor_scales": anchor_scales,
-                "anchor_ratios": list(anchor_ratios),
-                "anchor_center": anchor_center,
-                "anchor_shift": anchor_shift,
-                "input_norm": input_norm,
-            },
+            architecture=architecture,
             grid=grid,
-            coder=coder,
+            coder=_coder(box_numbers) if coder is None else coder,
             assigner=assigner,
             loss=loss,
-            postprocess=postprocess,
+            postprocess=_postprocess(quality) if postprocess is None else postprocess,
         )
-        self.input_norm = input_norm
-        self.backbone = DenseBackbone(
-            backbone,
-            pretrained=pretrained,
-            stride_in_1x1=stride_in_1x1,
-            norm=norm,
-            norm_eps=norm_eps,
-            frozen_stages=frozen_stages,
-            deformable_stages=deformable_stages,
-        )
+        self.input_norm = _checked(input_norm, backbone)
+        options = shared_arguments(dense_backbone, architecture)
+        self.backbone = dense_backbone(backbone, pretrained=pretrained, **options)
         self.fpn = FPN(self.backbone.channels, channels, top=top)
-        self.head = DenseHead(
-            channels,
-            self.num_classes,
-            anchors=len(grid.anchors[0]),
-            tower_length=tower_length,
-            group_norm=group_norm,
-            quality=quality,
-            box_numbers=box_numbers,
-            deformable=deformable_tower,
-            refine=refine,
-            prior_probability=prior_probability,
-        )
+        options = shared_arguments(DenseHead, architecture)
+        options |= {"anchors": len(grid.anchors[0]), "deformable": deformable_tower}
+        self.head = DenseHead(channels, self.num_classes, **options)
 
     def normalise(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """uint8 or 0..1 RGB as the backbone's weights want it."""
@@ -209,3 +169,24 @@ class DenseDetector(Detector):
     ) -> tuple[Float[Tensor, "B P C"], Float[Tensor, "B P 4"], Float[Tensor, "B P"] | None]:
         """Class logits, box numbers and quality in the order level → row → column → anchor."""
         return prior_rows(maps, self.num_classes)
+
+
+def _coder(box_numbers: BoxNumbers) -> BoxCoder:
+    """What the box numbers mean if nobody says otherwise."""
+    return DistanceCoder() if box_numbers == "distances" else DeltaCoder()
+
+
+def _postprocess(quality: bool) -> DensePostProcess:
+    """With the quality branch in the score, if there is one."""
+    return DensePostProcess(fusion="sqrt" if quality else "class")
+
+
+def _checked(input_norm: InputNorm, backbone: str) -> InputNorm:
+    if input_norm not in get_args(InputNorm):
+        raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
+    if input_norm == "caffe" and backbone.startswith(PREFIX):
+        raise ValueError(
+            f"input_norm='caffe' belongs to the Caffe2 weights of ResNets; {backbone} knows the colours of "
+            "its own weights, leave input_norm at 'torchvision'"
+        )
+    return input_norm

@@ -15,14 +15,14 @@ from boxmatch.assign import (
 from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.losses.dense import DenseLoss
 from boxmatch.losses.dual_weight import DualWeightLoss
+from boxmatch.models.backbone_choice import BackboneName
 from boxmatch.models.dense import DenseDetector
-from boxmatch.models.dense_backbone import DenseBackboneName
 
 
 def atss(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     deformable: bool = False,
     pretrained: bool | str = False,
     inclusive_pixels: bool = True,
@@ -53,7 +53,7 @@ def atss(
 def dynamic_atss(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     deformable: bool = False,
     pretrained: bool | str = False,
     inclusive_pixels: bool = True,
@@ -89,7 +89,7 @@ def dynamic_atss(
 def paa(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     deformable: bool = False,
     pretrained: bool | str = False,
     iou_branch: bool = True,
@@ -133,7 +133,7 @@ def paa(
 def dual_weight(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     deformable: bool = False,
     pretrained: bool | str = False,
     **network: Any,
@@ -171,7 +171,7 @@ def dual_weight(
 def retinanet(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     pretrained: bool | str = False,
     **network: Any,
 ) -> DenseDetector:
@@ -208,7 +208,7 @@ def retinanet(
 def fcos(
     class_names: Sequence[str],
     *,
-    backbone: DenseBackboneName = "resnet50",
+    backbone: BackboneName = "resnet50",
     pretrained: bool | str = False,
     **network: Any,
 ) -> DenseDetector:
@@ -239,16 +239,17 @@ def _inside_margin(inclusive_pixels: bool) -> float:
 
 def _benchmark(backbone: str, deformable: bool, pretrained: bool | str) -> dict[str, Any]:
     """The network of the maskrcnn-benchmark family: MSRA ResNets, FAIR ResNeXts, norms without epsilon."""
-    grouped = backbone.startswith("resnext")
+    grouped, plain = backbone.startswith("resnext"), backbone.startswith("resnet")
     stages = (3, 4) if grouped else (2, 3, 4)
-    return {
+    published = {
         "backbone": backbone,
         "pretrained": pretrained,
-        "stride_in_1x1": not grouped,
         "norm": "frozen",
-        "norm_eps": 0.0,
         "deformable_stages": stages if deformable else (),
         "deformable_tower": deformable,
         "anchor_shift": 0.5,
-        "input_norm": "caffe",
     }
+    if not (grouped or plain):
+        # The family has no weights for other backbones, so their own ways hold.
+        return published
+    return published | {"stride_in_1x1": plain, "norm_eps": 0.0, "input_norm": "caffe"}
