@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .box_voting import merge_by_voting
 from .boxes import area
-from .data.geometry import SIZE_STEP, Size, resample
+from .data.batch import pad_pictures
+from .data.geometry import SIZE_STEP, Fill, Size, resample
 from .data.resize import ShortSide
 from .models.detector import Detector
 from .structures import Detections
@@ -94,6 +95,7 @@ class MultiScale:
         min_iou: least overlap within a group.
         max_detections: per picture, after merging.
         batch_size: pictures that go through the network together, at most.
+        fill: value of the padding, as in training.
 
     Raises:
         ValueError: there is no scale, or an option is out of range.
@@ -111,6 +113,7 @@ class MultiScale:
         min_iou: float = 0.66,
         max_detections: int = 1000,
         batch_size: int = 8,
+        fill: Fill = 0,
     ) -> None:
         self.detector = detector
         self.scales = published_scales() if scales is None else tuple(_scale(scale) for scale in scales)
@@ -122,7 +125,7 @@ class MultiScale:
             if count < 1:
                 raise ValueError(f"MultiScale: expected {name} of 1 or more, got {count}")
         self.flip, self.soft, self.min_iou = flip, soft, min_iou
-        self.max_detections, self.batch_size = max_detections, batch_size
+        self.max_detections, self.batch_size, self.fill = max_detections, batch_size, fill
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -165,12 +168,12 @@ class MultiScale:
     def _look(self, pictures: list[Tensor], size: Size, scale: Scale) -> list[list[Detections]]:
         """What is found in each of these pictures at one scale, plain and mirrored, in its own pixels."""
         width, height = size
-        resized = torch.stack([_resized(picture, size) for picture in pictures]).to(self.detector.mean.device)
+        resized = torch.stack([_resized(picture, size) for picture in pictures])
         sizes = torch.tensor([(height, width)] * len(pictures))
         looks = []
         for mirrored in (False, True) if self.flip else (False,):
-            images = _padded(resized.flip(3) if mirrored else resized)
-            found = self.detector.predict(images, sizes=sizes)
+            images = pad_pictures((resized.flip(3) if mirrored else resized).unbind(), SIZE_STEP, self.fill)
+            found = self.detector.predict(images.to(self.detector.mean.device), sizes=sizes)
             looks.append([_in_range(_unmirrored(one, width) if mirrored else one, scale) for one in found])
         return [
             [_scaled(one, (picture.shape[2] / width, picture.shape[1] / height)) for one in of_picture]
@@ -196,12 +199,6 @@ def _resized(picture: Tensor, size: Size) -> Tensor:
     if (picture.shape[2], picture.shape[1]) == size:
         return picture
     return resample(picture.permute(1, 2, 0), size).permute(2, 0, 1)
-
-
-def _padded(images: Tensor) -> Tensor:
-    """Black on the right and at the bottom up to whole cells, as in training and evaluation."""
-    height, width = images.shape[2:]
-    return torch.nn.functional.pad(images, (0, -width % SIZE_STEP, 0, -height % SIZE_STEP))
 
 
 def _unmirrored(found: Detections, width: int) -> Detections:

@@ -11,6 +11,7 @@ from boxmatch.commands.errors import EXIT_DATA, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from boxmatch.data.geometry import Fill
     from boxmatch.models.detector import Detector
     from boxmatch.structures import Detections
 
@@ -24,10 +25,13 @@ detections.json (COCO results), detections.csv and images.json (names of the pic
   --run RUN_DIR          use the best weights of a run
   --weights FILE         a .safetensors file
   --output DIR           (default: runs/predict-001, -002, ...)
-  --min_score X          draw and write detections from this score on (default: 0.3)
-  --nms_iou X            of two overlapping boxes of a class the weaker is dropped (default: 0.4)
+  --min_score X          draw and write detections from this score on (default: 0.3; 0.55 where the score is
+                         the root of a product, as for ATSS and PAA)
+  --nms_iou X            of two overlapping boxes of a class the weaker is dropped (default: 0.4 for the
+                         simple YOLO, else as saved)
   --max_detections N     per picture (default: 100)
-  --image_size N         longest side given to the network (default: as trained)
+  --image_size N         longest side given to the network (default: as trained; for weights outside a run 416
+                         for the simple YOLO, else a shorter side of 800 and a longer one of 1333 at most)
   --multi_scale SIDES    look at several sizes, plain and mirrored, and merge by voting: shorter sides
                          like 320,416,512, or published (thirteen sizes of ATSS and PAA)
   --soft_vote            with it: keep merged boxes too, with lowered scores
@@ -47,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     options = _parser().parse(arguments)
-    if not 0 <= options.min_score <= 1:
+    if options.min_score is not None and not 0 <= options.min_score <= 1:
         raise UsageError(f"--min_score: expected a number in [0, 1], got {options.min_score}")
     for name in ("image_size", "batch_size", "max_detections"):
         value = getattr(options, name)
@@ -66,9 +70,8 @@ def _parser() -> PlainParser:
     parser.add_argument("--run")
     parser.add_argument("--weights")
     parser.add_argument("--output")
-    parser.add_argument("--min_score", type=float, default=0.3)
-    # The original's predict task: 0.4 instead of the 0.6 of its evaluation, for fewer double boxes.
-    parser.add_argument("--nms_iou", type=float, default=0.4)
+    parser.add_argument("--min_score", type=float)
+    parser.add_argument("--nms_iou", type=float)
     parser.add_argument("--max_detections", type=int, default=100)
     parser.add_argument("--image_size", type=int)
     parser.add_argument("--multi_scale")
@@ -82,35 +85,40 @@ def _parser() -> PlainParser:
 def _predict(options: argparse.Namespace) -> int:
     from boxmatch.commands.devices import find_device
     from boxmatch.commands.prediction import (
+        InputRule,
         PictureStream,
+        chosen,
         find_pictures,
+        input_rule,
         predict_all,
-        trained_rule,
-        trained_size,
+        set_thresholds,
     )
     from boxmatch.commands.prediction_files import PredictionFiles
     from boxmatch.commands.run_folders import load, output_folder, weight_file
 
     files = find_pictures(options.pictures)
     weights = weight_file(options.run, options.weights)
-    detector = load(
-        weights,
-        score_threshold=options.min_score,
+    detector = load(weights).to(find_device(options.device))
+    least = set_thresholds(
+        detector,
+        min_score=options.min_score,
         nms_iou=options.nms_iou,
         max_detections=options.max_detections,
-    ).to(find_device(options.device))
+    )
+    rule = input_rule(weights, detector)
     found: Iterator[tuple[Path, Detections]]
     if options.multi_scale is None:
-        size = options.image_size or trained_rule(weights) or trained_size(weights)
-        stream = PictureStream(files, size, options.batch_size)
+        stream = PictureStream(
+            files, InputRule(options.image_size or rule.side, rule.fill), options.batch_size
+        )
         found, problems = predict_all(detector, stream), stream.problems
     else:
         problems = []
-        found = _at_all_sizes(options, detector, files, problems)
+        found = _at_all_sizes(options, detector, rule.fill, files, problems)
     folder = output_folder(options.output, "predict")
     writer = PredictionFiles(folder, files, detector.class_names, pictures=not options.no_pictures)
     for file, detections in found:
-        writer.add(file, detections)
+        writer.add(file, chosen(detections, detections.scores > least))
     writer.close()
     for problem in problems:
         print(f"boxmatch predict: skipped {problem}", file=sys.stderr)
@@ -119,10 +127,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _at_all_sizes(
-    options: argparse.Namespace, detector: "Detector", files: "list[Path]", problems: list[str]
+    options: argparse.Namespace, detector: "Detector", fill: "Fill", files: "list[Path]", problems: list[str]
 ) -> "Iterator[tuple[Path, Detections]]":
     from boxmatch.commands.multi_scale import predict_files, read_scales
-    from boxmatch.commands.prediction import LEAST_SIDE
+    from boxmatch.commands.prediction import with_extent
     from boxmatch.multi_scale import MultiScale
 
     multi_scale = MultiScale(
@@ -131,9 +139,7 @@ def _at_all_sizes(
         soft=options.soft_vote,
         max_detections=options.max_detections,
         batch_size=options.batch_size,
+        fill=fill,
     )
     for file, found in predict_files(multi_scale, files, problems):
-        # Soft voting lowers scores after the threshold was applied; a box beside the picture is a line.
-        seen = (found.boxes[:, 2:] - found.boxes[:, :2] >= LEAST_SIDE).all(1)
-        rows = seen & (found.scores > options.min_score)
-        yield file, type(found)(found.boxes[rows], found.scores[rows], found.labels[rows])
+        yield file, with_extent(found)

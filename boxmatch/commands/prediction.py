@@ -3,29 +3,34 @@
 import glob
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from boxmatch.commands.errors import EXIT_DATA, CommandError
 from boxmatch.commands.run_folders import run_config
 from boxmatch.data.batch import restore_boxes
-from boxmatch.data.geometry import Placement, Size, draw, fitted_size
+from boxmatch.data.geometry import Fill, Placement, Size, draw, fitted_size
 from boxmatch.data.images import SUFFIXES
 from boxmatch.data.pictures import read_pixels
 from boxmatch.data.resize import ShortSide
 from boxmatch.errors import DataError
 from boxmatch.models.detector import Detector
+from boxmatch.models.yolo import YOLO
+from boxmatch.postprocess import PostProcess
 from boxmatch.strict_yaml import load_yaml
 from boxmatch.structures import Detections
 
 # Deepest stride: inputs are padded to a multiple of it, so that every map fits the next.
 MULTIPLE = 32
 DEFAULT_SIZE = 416
+MEAN_COLOR = (123, 116, 103)  # of ImageNet, as in the recipes of COCO: padding is zero for the network
+YOLO_NMS_IOU = 0.4  # the original's predict task: fewer double boxes than with the 0.6 of its evaluation
 # Pixels; the files have two decimals, and a box beside the picture has nothing left after clipping.
 LEAST_SIDE = 0.01
 
@@ -54,23 +59,62 @@ def find_pictures(sources: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def trained_size(weights: Path) -> int:
-    """The longest side of the inputs of the run that the weights lie in, 416 if they lie in none."""
+@dataclass(frozen=True)
+class InputRule:
+    """How pictures become inputs of one network.
+
+    Args:
+        side: longest side, then the picture lies in the middle; or a rule, then in the upper left corner.
+        fill: value of the pixels beside the picture.
+    """
+
+    side: int | ShortSide
+    fill: Fill = 0
+
+
+def input_rule(weights: Path, detector: Detector) -> InputRule:
+    """As the run that the weights lie in evaluated; without a run, as the method is published."""
     config = run_config(weights)
     if config is None:
-        return DEFAULT_SIZE
+        if isinstance(detector, YOLO):
+            return InputRule(DEFAULT_SIZE)
+        return InputRule(ShortSide(), MEAN_COLOR)
     data = (load_yaml(config.read_text(encoding="utf-8")) or {}).get("data", {})
+    fill = data.get("fill", 0)
+    return InputRule(_trained_side(data), tuple(fill) if isinstance(fill, list) else fill)
+
+
+def _trained_side(data: Mapping[str, Any]) -> int | ShortSide:
+    rule = data.get("resize")
+    if rule is not None:
+        return ShortSide(rule["short_side"], rule["long_side"])
     size = data.get("image_size", DEFAULT_SIZE)
     return int(max(size)) if isinstance(size, list) else int(size)
 
 
-def trained_rule(weights: Path) -> ShortSide | None:
-    """The rule by which the run of these weights sizes its pictures; None if it has one size for all."""
-    config = run_config(weights)
-    if config is None:
-        return None
-    rule = (load_yaml(config.read_text(encoding="utf-8")) or {}).get("data", {}).get("resize")
-    return None if rule is None else ShortSide(rule["short_side"], rule["long_side"])
+def set_thresholds(
+    detector: Detector, *, min_score: float | None, nms_iou: float | None, max_detections: int
+) -> float:
+    """Make a detector give what a person wants to see, and say from which score on that is.
+
+    None stands for the method's own: the simple YOLO's published prediction suppresses from an IoU of 0.4 on,
+    instead of the 0.6 of its evaluation; others keep what they were saved with.
+    """
+    postprocess = detector.postprocess
+    least = round(postprocess.shown_score, 2) if min_score is None else min_score
+    threshold = least
+    if type(postprocess) is not PostProcess:
+        # Its threshold may look at something else than the score, and lower scores may vote.
+        threshold = min(least, postprocess.score_threshold)
+    elif nms_iou is None:
+        nms_iou = YOLO_NMS_IOU
+    detector.postprocess = replace(
+        postprocess,
+        score_threshold=threshold,
+        nms_iou=postprocess.nms_iou if nms_iou is None else nms_iou,
+        max_detections=max_detections,
+    )
+    return least
 
 
 @dataclass(frozen=True)
@@ -79,7 +123,7 @@ class Input:
 
     Args:
         file: where it came from.
-        canvas: the picture on a black canvas.
+        canvas: the picture on a canvas of one colour.
         scale: pixels of the canvas per pixel of the file, x and y.
         offset: where the file's corner lies on the canvas.
         original_size: width and height of the file.
@@ -98,29 +142,39 @@ class Input:
         scale = torch.tensor(self.scale, dtype=torch.float32)
         offset = torch.tensor(self.offset, dtype=torch.float32)
         boxes = restore_boxes(detections.boxes.cpu(), scale, offset, torch.tensor(self.original_size))
-        seen = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(1)
-        return Detections(boxes[seen], detections.scores.cpu()[seen], detections.labels.cpu()[seen])
+        return with_extent(Detections(boxes, detections.scores.cpu(), detections.labels.cpu()))
 
 
-def read_input(file: Path, side: int | ShortSide) -> Input:
+def with_extent(found: Detections) -> Detections:
+    """Without what lay beside the picture and became a line when it was clipped."""
+    return chosen(found, (found.boxes[:, 2:] - found.boxes[:, :2] >= LEAST_SIDE).all(1))
+
+
+def chosen(found: Detections, rows: Bool[Tensor, "K"]) -> Detections:
+    """The detections for which `rows` is true."""
+    return Detections(found.boxes[rows], found.scores[rows], found.labels[rows])
+
+
+def read_input(file: Path, rule: InputRule) -> Input:
     """Read a picture, bring it to size, and lay it on a canvas of multiples of 32.
 
     Args:
         file: the picture.
-        side: its longest side, then it lies in the middle; or a rule, then in the upper left corner.
+        rule: its size, and the colour of the canvas.
 
     Raises:
         DataError: the file cannot be read.
     """
     pixels = read_pixels(file)
     original = (pixels.shape[1], pixels.shape[0])
+    side = rule.side
     if isinstance(side, ShortSide):
         width, height = side.size(original, side.short_side)
         left, top = 0, 0
     else:
         width, height = fitted_size(original, (side, side))
         left, top = (_padded(width) - width) // 2, (_padded(height) - height) // 2
-    canvas = torch.zeros((_padded(height), _padded(width), 3), dtype=torch.uint8)
+    canvas = torch.tensor(rule.fill, dtype=torch.uint8).expand(_padded(height), _padded(width), 3).clone()
     draw(canvas, pixels, Placement(0, (left, top, left + width, top + height)))
     # As in evaluation: only padding on the right and at the bottom lies outside.
     size = (height, width) if isinstance(side, ShortSide) else (_padded(height), _padded(width))
@@ -136,19 +190,19 @@ class PictureStream:
 
     Args:
         files: the pictures.
-        side: their longest side on the canvas, or the rule of their sizes.
+        rule: their size, and the colour of the canvas.
         batch_size: pictures of a batch, at most.
     """
 
-    def __init__(self, files: Sequence[Path], side: int | ShortSide, batch_size: int) -> None:
-        self.files, self.side, self.batch_size = files, side, batch_size
+    def __init__(self, files: Sequence[Path], rule: InputRule, batch_size: int) -> None:
+        self.files, self.rule, self.batch_size = files, rule, batch_size
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[list[Input]]:
         waiting: dict[tuple[int, ...], list[Input]] = defaultdict(list)
         for file in self.files:
             try:
-                picture = read_input(file, self.side)
+                picture = read_input(file, self.rule)
             except DataError as error:
                 self.problems.append(str(error))
                 continue

@@ -8,7 +8,7 @@ from boxmatch.commands.errors import UsageError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from boxmatch.data.annotations import Annotations
+    from boxmatch.data.module import DataModule
     from boxmatch.models.detector import Detector
 
 HELP = """\
@@ -87,7 +87,7 @@ def _val(config: "Namespace") -> int:
     if config.multi_scale is None:
         result = validate(detector, data, split=split, output=folder, **options)
     else:
-        result = _at_all_sizes(config, detector, data.annotations(split), options)
+        result = _at_all_sizes(config, detector, data, split, options)
     if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         record = {"weights": str(file), "data": config.data.root, "split": config.split, **result}
@@ -98,7 +98,7 @@ def _val(config: "Namespace") -> int:
 
 
 def _at_all_sizes(
-    config: "Namespace", detector: "Detector", annotations: "Annotations", options: dict[str, Any]
+    config: "Namespace", detector: "Detector", data: "DataModule", split: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     from boxmatch.commands.devices import find_device
     from boxmatch.commands.multi_scale import evaluate_files, read_scales
@@ -112,8 +112,9 @@ def _at_all_sizes(
         read_scales(config.multi_scale),
         soft=config.soft_vote,
         batch_size=config.data.batch_size,
+        fill=data.fill,
     )
-    result = evaluate_files(multi_scale, annotations, options["evaluation"])
+    result = evaluate_files(multi_scale, data.annotations(split), options["evaluation"])
     return {**result, "multi_scale": config.multi_scale, "soft_vote": config.soft_vote}
 
 

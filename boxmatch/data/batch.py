@@ -140,7 +140,7 @@ def collate(samples: Sequence[Sample], *, pad_to: int | None = None, fill: Fill 
     images = [sample.image for sample in samples]
     counts = [len(sample.boxes) for sample in samples]
     return Batch(
-        images=torch.stack(images) if pad_to is None else _padded(images, pad_to, fill),
+        images=torch.stack(images) if pad_to is None else pad_pictures(images, pad_to, fill),
         targets=Targets(
             boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
             labels=torch.from_numpy(np.concatenate([sample.labels for sample in samples])),
@@ -157,8 +157,16 @@ def collate(samples: Sequence[Sample], *, pad_to: int | None = None, fill: Fill 
     )
 
 
-def _padded(images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int, fill: Fill) -> UInt8[Tensor, "B 3 H W"]:
-    """Pictures of several sizes in the upper left corners of one that holds each."""
+def pad_pictures(
+    images: Sequence[UInt8[Tensor, "3 _ _"]], multiple: int, fill: Fill
+) -> UInt8[Tensor, "B 3 H W"]:
+    """Pictures of several sizes in the upper left corners of one size that holds each.
+
+    Args:
+        images: RGB; one or more.
+        multiple: width and height become multiples of it.
+        fill: value of the padding.
+    """
     height, width = (-(-max(i.shape[axis] for i in images) // multiple) * multiple for axis in (1, 2))
     color = torch.tensor(fill, dtype=torch.uint8).reshape(-1, 1, 1)
     batch = color.expand(len(images), 3, height, width).clone()

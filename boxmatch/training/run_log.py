@@ -19,6 +19,7 @@ _EXPECTED_WARNINGS = (
     r".*You are using a CUDA device.*Tensor Cores.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*srun.*",
+    r".*module\(s\) in eval mode at the start of training.*",  # frozen stages and norms are meant to be
     r".*You have overridden `transfer_batch_to_device`.*",
 )
 
