@@ -6,7 +6,7 @@ Letters: B pictures, P places, A anchors, C classes.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,7 @@ from boxmatch.dense_postprocess import DensePostProcess
 from boxmatch.models import dense_presets
 from boxmatch.models.dense import DenseDetector
 from boxmatch.models.dense_backbone import DenseBackboneName
-from boxmatch.postprocess import PostProcess
-from boxmatch.structures import Detections, Level, Predictions, Targets
+from boxmatch.structures import Detections, Targets
 
 OURS = ("atss", "dual_weight", "paa", "dynamic_atss", "fcos", "retinanet")
 THEIRS = ("torchvision fcos", "torchvision retinanet")
@@ -75,6 +74,7 @@ class OurDetector(TimedDetector):
         self._plain = None if process.vote_sigma is None else replace(process, vote_sigma=None)
         self._plain_first = False
         network.assign = self.clock.wrap("assign", network.assign)
+        network.postprocess = self._postprocess
         network.loss.forward = self.clock.wrap("loss", network.loss.forward)
         self._detector = detector
 
@@ -86,17 +86,14 @@ class OurDetector(TimedDetector):
         """See `TimedDetector`."""
         # In turns: what runs second finds the predictions in the cache.
         self._plain_first = not self._plain_first
-        postprocess = cast(PostProcess, self._postprocess)
-        return [len(found) for found in self._detector.predict(images, postprocess=postprocess)]
+        return [len(found) for found in self._detector.predict(images)]
 
-    def _postprocess(
-        self, predictions: Predictions, size: tuple[int, int], levels: tuple[Level, ...]
-    ) -> list[Detections]:
+    def _postprocess(self, *inputs: Any) -> list[Detections]:
         if self._plain is not None and self._plain_first:
-            self.clock.wrap("without_votes", self._plain)(predictions, size, levels)
-        found = self.clock.wrap("postprocess", self._process)(predictions, size, levels)
+            self.clock.wrap("without_votes", self._plain)(*inputs)
+        found = self.clock.wrap("postprocess", self._process)(*inputs)
         if self._plain is not None and not self._plain_first:
-            self.clock.wrap("without_votes", self._plain)(predictions, size, levels)
+            self.clock.wrap("without_votes", self._plain)(*inputs)
         return found
 
 

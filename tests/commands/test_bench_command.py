@@ -8,6 +8,7 @@ import pytest
 import torch
 from typed_commands import failing
 
+from boxmatch.bench import detector_memory
 from boxmatch.cli import main
 from boxmatch.commands.results import table
 
@@ -85,8 +86,32 @@ def test_bench_assign_draws_the_memory_curve(tmp_path: Path, capsys):
     assert "peak_mebibytes" in capsys.readouterr().out
 
 
+def test_bench_detector_shows_training_and_inference(tmp_path: Path, monkeypatch, capsys):
+    from boxmatch.bench import detector
+
+    monkeypatch.setattr(detector, "measure_memory", lambda task: detector_memory.DetectorMemory(7.0, 5.0))
+    asked = ["--detectors", "paa", "--beside", "none", "--size", "64", "64", "64", "96", "--batch", "1"]
+    file = tmp_path / "bench.json"
+    small = ["--steps", "1", "--backbone", "resnet18", "--boxes", "2", "--json", str(file)]
+    assert main(["bench", "detector", *asked, *small]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [row for row, line in enumerate(lines) if line.startswith("model")]
+    assert "assign + loss" in lines[heads[0]] and "voting adds" in lines[heads[1]]
+    assert "/ torchvision FCOS" not in lines[heads[0]]  # nothing was measured beside it
+    for head in heads:
+        rows = [line.split()[:4] for line in lines[head + 2 : head + 4]]
+        assert rows == [["paa", "64", "64", "1"], ["paa", "64", "96", "1"]]
+    first = json.loads(file.read_text(encoding="utf-8"))["rows"][0]
+    assert first["forward"]["processor"] > 0 and first["train_mebibytes"] == 7.0
+
+
 def test_bench_refuses_what_it_does_not_know(capsys):
     for arguments, said in (
+        (["detector", "--detectors", "pa"], "did you mean 'paa'"),
+        (["detector", "--beside", "mmdet"], "torchvision or none"),
+        (["detector", "--backbone", "resnet19"], "did you mean 'resnet1"),
+        (["detector", "--size", "320"], "pairs of height and width"),
+        (["detector", "--size", "320", "330"], "multiples of 32"),
         (["stpe"], "did you mean 'step'"),
         (["assign", "--boxs", "3"], "did you mean '--boxes'"),
         (["assign", "--assigners", "near_grid"], "did you mean 'nearby_grid'"),
