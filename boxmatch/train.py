@@ -80,12 +80,14 @@ def fit(
         resume: folder of a stopped run, which is continued there; the same as `output` where both are given.
 
     Raises:
+        ValueError: the detector has other classes than the data.
         CheckpointError: the folder is in use or taken, or the run cannot be continued.
         DivergedError: a loss term or gradient was not finite.
         ProcessLostError: another process of a distributed run is gone.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the step was finished and saved.
     """
     folder = _folder(output, resume)
+    _check_classes(detector, data)
     options = trainer or TrainerOptions()
     if options.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
@@ -119,6 +121,19 @@ def _folder(output: Path | str | None, resume: Path | str | None) -> RunFolder:
             f"a resumed run continues in its own folder {root}, got output {output}; leave output out"
         )
     return RunFolder(root)
+
+
+def _check_classes(detector: nn.Module, data: pl.LightningDataModule) -> None:
+    """Labels are numbers: with other names, or the same in another order, they would mean other classes."""
+    ours: list[str] = list(getattr(detector, "class_names", ()))
+    theirs: list[str] = list(getattr(data, "class_names", ours))
+    if ours != theirs:
+        place = next((n for n, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]), None)
+        first = "" if place is None else f"; number {place} is {ours[place]!r} and {theirs[place]!r}"
+        raise ValueError(
+            f"the detector has {len(ours)} classes, the data {len(theirs)}{first}. Build the detector with "
+            "class_names=data.class_names, or read the data with class_names=list(detector.class_names)"
+        )
 
 
 def _run(
@@ -219,10 +234,11 @@ def validate(
         output: folder for what the Trainer might write; nothing, as a rule.
 
     Raises:
-        ValueError: no such split.
+        ValueError: no such split, or the detector has other classes than the data.
     """
     if split not in ("val", "test"):
         raise ValueError(f"split: expected val or test, got {split!r}")
+    _check_classes(detector, data)
     options = trainer or TrainerOptions()
     module = LitDetector(
         detector, ema=EMAOptions("none"), evaluation=evaluation, channels_last=options.channels_last

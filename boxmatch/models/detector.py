@@ -81,6 +81,11 @@ class Detector(nn.Module, ABC):
         """Number of trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
+    @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """Numbers of the last training step beside the loss terms, for logs; none for most losses."""
+        return getattr(self.loss, "diagnostics", {})
+
     @abstractmethod
     def network(self, normalised: Float[Tensor, "B 3 H W"]) -> Sequence[Any]:
         """Raw maps of each level, in the layout of the published network."""

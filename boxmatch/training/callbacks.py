@@ -62,18 +62,18 @@ class WriteMetrics(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the loss terms of a batch; log them every few steps; have the last step evaluated."""
+        """Add the numbers of a batch; log them every few steps; have the last step evaluated."""
         if trainer.global_step == trainer.max_steps:
             # By itself the Trainer leaves within the epoch, without an evaluation.
             trainer.should_stop, trainer.check_val_every_n_epoch = True, 1
-        terms = _ours(pl_module).read_terms()
+        columns = _columns(_ours(pl_module))
         self.steps += 1
-        for name, value in terms.items():
+        for name, value in columns.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         step = trainer.global_step
         if trainer.is_global_zero and step % self.every_n_steps == 0 and step != self.logged:
             self.logged = step
-            row = {"step": step, "epoch": trainer.current_epoch, **_losses(terms)}
+            row = {"step": step, "epoch": trainer.current_epoch, **columns}
             row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
             row["gradient_norm"] = float(_ours(pl_module).gradient_norm)
             self.logs.step(row)
@@ -91,8 +91,8 @@ class WriteMetrics(Callback):
             self.folder.write_metrics(self.last, self.best)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the row of the epoch, its losses averaged over steps and processes."""
-        names = sorted(self.sums)
+        """Write the row of the epoch, its numbers averaged over steps and processes."""
+        names = list(self.sums)
         means = torch.tensor(
             [self.sums[name] / max(self.steps, 1) for name in names], device=pl_module.device
         )
@@ -100,7 +100,7 @@ class WriteMetrics(Callback):
         if not trainer.is_global_zero:
             return
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= _losses(dict(zip(names, means.tolist(), strict=True)))
+        row |= dict(zip(names, means.tolist(), strict=True))
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         if self.last is not None and self.last["epoch"] == trainer.current_epoch:
             row |= {key: value for key, value in self.last.items() if key.startswith(("map", "mar"))}
@@ -114,9 +114,11 @@ def _ours(module: pl.LightningModule) -> LitDetector:
     return cast(LitDetector, module)
 
 
-def _losses(terms: dict[str, float]) -> dict[str, float]:
-    """Columns `loss` and `loss_<term>`."""
-    return {"loss": sum(terms.values()), **{f"loss_{name}": value for name, value in terms.items()}}
+def _columns(module: LitDetector) -> dict[str, float]:
+    """Columns `loss`, `loss_<term>`, and those of the detector's diagnostics."""
+    terms = module.read_terms()
+    losses = {f"loss_{name}": value for name, value in sorted(terms.items())}
+    return {"loss": sum(terms.values()), **losses, **module.read_diagnostics()}
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -59,8 +59,8 @@ class LitDetector(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.record = dict(record or {})
         self.total_steps = 0
-        self.terms: tuple[tuple[str, ...], Tensor] | None = None
-        self.values: dict[str, float] | None = None
+        self.said: tuple[list[str], list[str], Tensor] | None = None
+        self.values: tuple[dict[str, float], dict[str, float]] | None = None
         self.gradient_norm = torch.full((), math.nan)
         self.result: dict[str, Any] | None = None
 
@@ -74,24 +74,37 @@ class LitDetector(pl.LightningModule):
         return batch.to(device, non_blocking=True)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Sum of the loss terms."""
+        """Sum of the loss terms; they are kept for the log, and so are the detector's `diagnostics`."""
         images = batch.images.contiguous(memory_format=self.memory_format)
         try:
             terms = self.detector.losses(images, batch.targets)
+            diagnostics = dict(getattr(self.detector, "diagnostics", {}))
         except NotFiniteError:
             # The guard stops all processes together before the step; an error here would leave them waiting.
             weights = [p.sum() for p in self.detector.parameters() if p.requires_grad]
-            terms = {"assignment": torch.stack(weights).sum() * math.nan}
+            terms, diagnostics = {"assignment": torch.stack(weights).sum() * math.nan}, {}
         stacked = torch.stack(list(terms.values()))
-        self.terms, self.values = (tuple(terms), stacked.detach()), None
+        numbers = torch.stack([*stacked.detach().unbind(), *diagnostics.values()])
+        self.said, self.values = (list(terms), list(diagnostics), numbers), None
         return stacked.sum()
 
     def read_terms(self) -> dict[str, float]:
         """Loss terms of the last step as numbers; the first call of a step waits for the device."""
-        if self.values is None and self.terms is not None:
-            names, stacked = self.terms
-            self.values = dict(zip(names, stacked.tolist(), strict=True))
-        return self.values or {}
+        return self._read()[0]
+
+    def read_diagnostics(self) -> dict[str, float]:
+        """What the detector says about its last step beside the loss terms; empty for most."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[dict[str, float], dict[str, float]]:
+        if self.values is None:
+            terms, diagnostics, numbers = self.said or ([], [], torch.zeros(0))
+            values = numbers.tolist()
+            self.values = (
+                dict(zip(terms, values[: len(terms)], strict=True)),
+                dict(zip(diagnostics, values[len(terms) :], strict=True)),
+            )
+        return self.values
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser over the live weights and a schedule that moves it at every step."""
