@@ -34,13 +34,15 @@ def test_a_rank_without_boxes_neither_hangs_nor_changes_the_gradients(found: dic
     assert found["compare_gradients"][0]["empty=True"] < 1e-4
 
 
+@pytest.mark.parametrize("empty", [True, False])  # three boxes on one rank, none or one on the other
 @pytest.mark.parametrize("name", ["atss", "dynamic_atss", "paa", "dual_weight"])
 def test_a_dense_detector_on_a_rank_without_boxes_neither_hangs_nor_leaves_weights_unused(
-    found: dict[str, list[Any]], name: str
+    found: dict[str, list[Any]], name: str, empty: bool
 ):
     both_ranks = found["compare_dense_gradients"]
-    assert [one[name]["without"] for one in both_ranks] == [[], []]
-    assert both_ranks[0][name]["worst"] < 1e-3  # of the largest gradient; without norms rounding grows
+    case = f"{name}, empty={empty}"
+    assert [one[case]["without"] for one in both_ranks] == [[], []]
+    assert both_ranks[0][case]["worst"] < 1e-3  # of the largest gradient; without norms rounding grows
 
 
 def test_both_ranks_end_with_the_same_weights_and_numbers(found: dict[str, list[Any]]):

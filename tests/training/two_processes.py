@@ -121,18 +121,19 @@ def compare_gradients(rank: int, folder: Path) -> dict[str, Any]:
 
 
 def compare_dense_gradients(rank: int, folder: Path) -> dict[str, Any]:
-    """The same for the dense detectors, where rank 1 has no boxes; and which weights have no gradient."""
+    """The same for the dense detectors, where rank 1 has one box or none; and weights without a gradient."""
     torch.distributed.init_process_group("gloo")
-    names = ("atss", "dynamic_atss", "paa", "dual_weight")
-    both = {name: gradients(rank, True, name) for name in names}
+    cases = [(n, empty) for n in ("atss", "dynamic_atss", "paa", "dual_weight") for empty in (True, False)]
+    both = {case: gradients(rank, case[1], case[0]) for case in cases}
     torch.distributed.destroy_process_group()
     found: dict[str, Any] = {}
-    for name in names:
-        without = [n for n, p in make(name).named_parameters() if p.requires_grad and n not in both[name]]
-        alone = gradients(None, True, name) if rank == 0 else {}
+    for name, empty in cases:
+        shared = both[name, empty]
+        without = [n for n, p in make(name).named_parameters() if p.requires_grad and n not in shared]
+        alone = gradients(None, empty, name) if rank == 0 else {}
         largest = max((float(g.abs().max()) for g in alone.values()), default=1.0)
-        worst = max((float((both[name][n] - g).abs().max()) for n, g in alone.items()), default=0.0)
-        found[name] = {"worst": worst / largest, "without": without}
+        worst = max((float((shared[n] - g).abs().max()) for n, g in alone.items()), default=0.0)
+        found[f"{name}, empty={empty}"] = {"worst": worst / largest, "without": without}
     return found
 
 
