@@ -150,7 +150,7 @@ def bench_detector(
 
 
 def _in_turns(
-    models: Mapping[str, TimedDetector],
+    models: dict[str, TimedDetector],
     size: tuple[int, int],
     batch_size: int,
     boxes: int,
@@ -164,7 +164,8 @@ def _in_turns(
     optimisers = {name: sgd(model.module) for name, model in models.items()}
     seen: dict[str, list[_Round]] = {name: [] for name in models}
     for number in range(rounds + 1):
-        for name, model in models.items():
+        # Back and forth: none always runs after the same other one.
+        for name, model in models.items() if number % 2 else reversed(models.items()):
             training = train_step(model, images, targets, optimisers[name])
             inferring, counts = inference(model, images)
             if number:
