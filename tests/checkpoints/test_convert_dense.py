@@ -150,10 +150,14 @@ def test_a_missing_tensor_a_wrong_shape_and_a_changed_constant_are_named():
         rename(state | {"bbox_head.center_prior.sigma": torch.full((2, 2), 2.0)})
 
 
-def test_names_that_do_not_fit_and_files_of_other_kinds_are_refused():
-    state = mmdetection_names(small("atss"), "atss_")
+@pytest.mark.parametrize("family", ["atss", "dynamic_atss", "paa", "dual_weight"])
+def test_names_of_another_number_of_classes_are_refused(family):
+    state = mmdetection_names(small("fcos"), "conv_")
     with pytest.raises(ValueError, match="2 classes, got 3 names"):
-        build_dense(state, "atss", ["a", "b", "c"])
+        build_dense(state, family, ["a", "b", "c"])
+
+
+def test_files_of_other_kinds_are_refused():
     with pytest.raises(ValueError, match="tensors of a dense detector"):
         build_dense({"encoder.weight": torch.zeros(1)}, "atss")
 
