@@ -11,6 +11,7 @@ from torch import Tensor
 from boxmatch.assign import PAA, Assigner, MaxIoU
 from boxmatch.delta_coder import DeltaCoder
 from boxmatch.losses.region import RegionLoss
+from boxmatch.models.arguments import network_arguments, shared_arguments
 from boxmatch.models.dense import InputNorm, anchor_grid, caffe_input
 from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
 from boxmatch.models.dense_head import LevelMaps, prior_rows
@@ -98,27 +99,11 @@ class FasterRCNN(Detector):
             raise ValueError(f"expected rpn in {get_args(RegionRule)}, got {rpn!r}")
         if input_norm not in get_args(InputNorm):
             raise ValueError(f"expected input_norm in {get_args(InputNorm)}, got {input_norm!r}")
+        architecture = network_arguments(FasterRCNN, locals())
         coder = DeltaCoder((1.0, 1.0, 1.0, 1.0)) if coder is None else coder
         super().__init__(
             class_names,
-            architecture={
-                "rpn": rpn,
-                "backbone": backbone,
-                "stride_in_1x1": stride_in_1x1,
-                "norm": norm,
-                "norm_eps": norm_eps,
-                "frozen_stages": frozen_stages,
-                "channels": channels,
-                "bias_free_fpn": bias_free_fpn,
-                "classifier_width": classifier_width,
-                "anchor_size": anchor_size,
-                "anchor_ratios": list(anchor_ratios),
-                "pre_nms_topk": list(pre_nms_topk),
-                "post_nms_topk": list(post_nms_topk),
-                "proposal_nms_iou": proposal_nms_iou,
-                "samples": samples,
-                "input_norm": input_norm,
-            },
+            architecture=architecture,
             grid=anchor_grid(anchor_size, 1, anchor_ratios, 0.0, 0.0, strides=STRIDES),
             coder=coder,
             assigner=assigner or region_assigner(rpn, coder),
@@ -130,14 +115,8 @@ class FasterRCNN(Detector):
             RegionProposals(before, after, proposal_nms_iou)
             for before, after in zip(pre_nms_topk, post_nms_topk, strict=True)
         )
-        self.backbone = DenseBackbone(
-            backbone,
-            pretrained=pretrained,
-            stride_in_1x1=stride_in_1x1,
-            norm=norm,
-            norm_eps=norm_eps,
-            frozen_stages=frozen_stages,
-        )
+        options = shared_arguments(DenseBackbone, architecture)
+        self.backbone = DenseBackbone(backbone, pretrained=pretrained, **options)
         widths = (self.backbone.channels[0] // 2, *self.backbone.channels)
         self.fpn = RegionPyramid(widths, channels, bias=not bias_free_fpn)
         self.head = RegionHead(channels, len(anchor_ratios), iou=rpn == "paa")
