@@ -22,7 +22,7 @@ the picture), all pictures in one list. Class names are in the file's metadata.
   --format NAME        onnx (default) or torch
   --output FILE        (default: the weights' name with .onnx or .pt2)
   --nms                end with detections, by the detector's own thresholds and limits
-  --size H W           of the pictures; multiples of 32 (default: longest side as trained, square)
+  --size H W           of the pictures; multiples of 32 (default: the largest wide picture as trained)
   --dynamic            any number and size of pictures (default: one picture of --size)
   --score_threshold X  with --nms; also --nms_iou X and --max_detections N (default: as saved)
 
@@ -56,13 +56,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _export(options: argparse.Namespace, changes: dict[str, float | int | None]) -> int:
-    from boxmatch.commands.prediction import trained_size
+    from boxmatch.commands.prediction import input_rule
     from boxmatch.commands.run_folders import load, weight_file
     from boxmatch.export import export_onnx, export_torch
 
     weights = weight_file(options.run, options.weights)
     detector = load(weights, **changes)
-    size = tuple(options.size) if options.size else (trained_size(weights),) * 2
+    size = tuple(options.size) if options.size else input_rule(weights, detector).largest
     target = Path(options.output) if options.output else weights.with_suffix(FORMATS[options.format])
     write = export_onnx if options.format == "onnx" else export_torch
     write(detector, target, nms=options.nms, size=size, dynamic=options.dynamic)

@@ -71,6 +71,15 @@ class InputRule:
     side: int | ShortSide
     fill: Fill = 0
 
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Height and width of the largest input of a picture that is wider than tall."""
+        if isinstance(self.side, int):
+            height, width = self.side, self.side
+        else:
+            height, width = self.side.short_side, self.side.long_side
+        return math.ceil(height / MULTIPLE) * MULTIPLE, math.ceil(width / MULTIPLE) * MULTIPLE
+
 
 def input_rule(weights: Path, detector: Detector) -> InputRule:
     """As the run that the weights lie in evaluated; without a run, as the method is published."""
