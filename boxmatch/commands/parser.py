@@ -158,7 +158,12 @@ def instantiate(config: Namespace, section: str, **computed: Any) -> Any:
         parser.add_subclass_arguments(Detector, section)
     else:
         parser.add_class_arguments(SECTIONS[section], section)
-    return parser.instantiate(Namespace(**{section: part}))[section]
+    try:
+        return parser.instantiate(Namespace(**{section: part}))[section]
+    except ValueError as error:
+        # The parser buries what the constructor says under everything that it was given.
+        cause = error.__cause__ or error.__context__
+        raise (cause if isinstance(cause, ValueError) else error) from None
 
 
 def option_names(parser: ArgumentParser) -> list[str]:

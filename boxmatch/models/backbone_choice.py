@@ -1,6 +1,7 @@
 """The backbone of a dense detector, chosen by its name."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import cast, get_args
 
 from boxmatch.models.dense_backbone import DenseBackbone, DenseBackboneName, Norm
@@ -40,10 +41,13 @@ def dense_backbone(
         ConnectionError: a download fails.
     """
     if not name.startswith(PREFIX):
-        if name not in get_args(DenseBackboneName):
+        known = get_args(DenseBackboneName)
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
             raise ValueError(
-                f"expected a backbone among {', '.join(get_args(DenseBackboneName))}, or {PREFIX} and a name "
-                f"of timm's, got {name!r}"
+                f"expected a backbone among {', '.join(known)}, or {PREFIX} and a name of timm's, got "
+                + repr(name)
+                + "".join(f"; did you mean {word}?" for word in near)
             )
         return DenseBackbone(
             cast(DenseBackboneName, name),

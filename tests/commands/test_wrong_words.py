@@ -30,6 +30,8 @@ from boxmatch.commands.suggestions import advice, key_advice
         (["--data.image_size", "100"], "multiples of 32"),
         (["--optimizer.base_lr", "-1"], "optimizer.base_lr: expected a number above 0"),
         (["--config", "nothing.yaml"], "no configuration file nothing.yaml"),
+        (["--detector", "DenseDetector", "--detector.assigner.topk", "0"], "expected topk of 1 or more"),
+        (["--detector", "DenseDetector", "--detector.backbone", "resnet5"], "did you mean resnet50"),
     ],
 )
 def test_a_misspelt_option_is_answered_with_the_nearest_valid_one(
