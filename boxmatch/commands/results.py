@@ -33,8 +33,11 @@ def _cell(value: Any) -> str:
 def evaluation_table(result: Mapping[str, Any]) -> str:
     """AP per class and for all, AP by size of the objects, and the settings they were measured under."""
     rows: list[list[Any]] = [
-        [name, part["boxes"], part["map_50"], part["map"]] for name, part in result["per_class"].items()
+        [name, part["boxes"], part["map_50"], part["map"]]
+        for name, part in result["per_class"].items()
+        if part["boxes"]
     ]
+    absent = len(result["per_class"]) - len(rows)
     rows.append(["all", result["boxes"], result["map_50"], result["map"]])
     sizes = ", ".join(f"{size} {_cell(result.get(f'map_{size}'))}" for size in ("small", "medium", "large"))
     settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if value is not None)
@@ -43,6 +46,7 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
             table(["class", "boxes", "AP@0.5", "AP@0.5:0.95"], rows),
             f"AP@0.75 {_cell(result.get('map_75'))}; AP@0.5:0.95 by size of the object: {sizes}",
             f"on {result['pictures']} pictures; {settings}",
+            *([f"{absent} classes have no box here and are not listed"] if absent else []),
         ]
     )
 

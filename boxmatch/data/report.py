@@ -135,10 +135,14 @@ class CheckReport:
 
     def _table(self) -> list[str]:
         rows = [["class", *self.splits]]
-        rows += [
-            [name, *(f"{counts.per_class[number]:,}" for counts in self.splits.values())]
-            for number, name in enumerate(self.class_names)
-        ]
+        empty = []
+        for number, name in enumerate(self.class_names):
+            counts = [split.per_class[number] for split in self.splits.values()]
+            if any(counts):
+                rows.append([name, *(f"{count:,}" for count in counts)])
+            else:
+                empty.append(name)
+        listed = len(rows)
         for title, field in (
             ("objects", "boxes"),
             ("ignore regions", "ignored"),
@@ -157,9 +161,10 @@ class CheckReport:
         return [
             lines[0],
             rule,
-            *lines[1 : 1 + len(self.class_names)],
+            *lines[1:listed],
             rule,
-            *lines[1 + len(self.class_names) :],
+            *lines[listed:],
+            *([f"no object of {len(empty)} classes: {', '.join(empty)}"] if empty else []),
         ]
 
     def _kinds(self) -> list[tuple[str, str]]:

@@ -29,3 +29,20 @@ def test_val_takes_a_weight_file_another_split_and_other_thresholds(run_folder: 
     code, message = failing(capsys, "val", "--run", str(run_folder), "--split", "tset")
     assert code == 2
     assert "train, val or test" in message
+
+
+def test_the_table_leaves_out_classes_without_a_box_and_counts_them():
+    from boxmatch.commands.results import evaluation_table
+
+    nothing = {"boxes": 0, "map_50": None, "map": None}
+    result = {
+        "per_class": {"cat": {"boxes": 2, "map_50": 0.5, "map": 0.25}, "cow": nothing, "emu": nothing},
+        "boxes": 2,
+        "map_50": 0.5,
+        "map": 0.25,
+        "pictures": 3,
+        "settings": {"max_detections": 100},
+    }
+    lines = evaluation_table(result).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["cat", "all"]
+    assert lines[-1] == "2 classes have no box here and are not listed"

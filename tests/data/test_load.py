@@ -168,6 +168,14 @@ def test_the_report_has_a_table_and_every_problem_with_its_action(tmp_path):
     assert any("t0.jpg, object 3" in line for line in lines)
 
 
+def test_classes_without_an_object_share_one_line(tmp_path):
+    names = ["cat", "cow", "dog", "emu"]
+    _, report = load_splits(two_splits(tmp_path, [[CAT]], [[DOG]]), class_names=names)
+    lines = report.text().splitlines()
+    assert [line.split()[0] for line in lines[4:6]] == ["cat", "dog"]
+    assert "no object of 2 classes: cow, emu" in lines
+
+
 def test_a_report_without_problems_says_so(tmp_path):
     assert "no problems found" in load_splits(two_splits(tmp_path, [[CAT]], [[CAT]]))[1].text()
 
