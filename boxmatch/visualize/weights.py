@@ -89,12 +89,13 @@ def _heat(
     column: "list[Axes]", levels: list[int], priors: Priors, prior: np.ndarray, values: np.ndarray
 ) -> Any:
     """Fill one column of panels, all on one scale."""
-    top = max(float(values.max()) if len(values) else 0.0, 1e-12)
+    top = (float(values.max()) if len(values) else 0.0) or 1.0
     of_prior = priors.level.cpu().numpy()[prior]
     for axis, level in zip(column, levels, strict=True):
         here = of_prior == level
         cells = _cells(axis, priors, prior[here], values[here], top)
-        axis.set_title(f"stride {priors.levels[level].stride} px, sum {values[here].sum():.3g}", fontsize=8)
+        said = f"stride {priors.levels[level].stride} px, sum {values[here].sum():.3g}"
+        axis.set_title(said if len(values) else "no place learns this box", fontsize=8)
     return cells
 
 

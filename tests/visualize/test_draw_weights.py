@@ -70,6 +70,8 @@ def test_anchors_of_a_cell_share_it_side_by_side():
 def test_a_box_without_a_pair_is_drawn_empty():
     figure = draw_weights(grey(), TARGETS, ask(), POINTS, 2)
     assert len(heat(figure.axes[0]).get_paths()) == 0
+    assert "no place learns this box" in figure.axes[0].get_title()
+    assert heat(figure.axes[0]).get_clim()[1] == 1.0
     as_array(figure)
 
 
