@@ -165,7 +165,7 @@ class AssignmentReport:
                 writer.writerow([*start, box["positives"], *box["per_level"]])
 
     def text(self) -> str:
-        """The table for the screen: per class, positives per level and boxes without any."""
+        """The table for the screen: per class that occurs, positives per level and boxes without any."""
         rows = [
             [
                 part["class"],
@@ -175,6 +175,7 @@ class AssignmentReport:
                 *part["per_level"],
             ]
             for part in self.per_class()
+            if part["boxes"] or part["class"] == "all"
         ]
         head = ["class", "boxes", "no positive", "positives per box", *self.levels]
         lines = [
