@@ -165,7 +165,9 @@ def _as_labels(values: Any, count: int, number: int, device: torch.device | str 
         raise ValueError(
             f"image {number}: expected labels of shape ({count},), got {tuple(labels.shape)}; {_LABEL_HINT}"
         )
-    if labels.is_floating_point() or labels.dtype == torch.bool:
+    # Whole numbers of another type, such as torch.zeros(G), say clearly enough what they mean.
+    whole = not labels.is_floating_point() or bool((labels.remainder(1) == 0).all())
+    if not whole or labels.dtype == torch.bool:
         raise ValueError(
             f"image {number}: expected labels as whole numbers (int64), got {labels.dtype}; {_LABEL_HINT}"
         )

@@ -73,13 +73,19 @@ def test_targets_refuse_lists_of_different_length():
             torch.zeros((25, 25)).long(),
             r"labels of shape \(1,\), got \(25, 25\); .*for a tracker, zeros\(G\)",
         ),
-        (torch.zeros(1), r"whole numbers \(int64\), got torch.float32"),
+        (torch.full((1,), 0.5), r"whole numbers \(int64\), got torch.float32"),
+        (torch.full((1,), torch.inf), r"whole numbers \(int64\), got torch.float32"),
         ([True], r"whole numbers \(int64\), got torch.bool"),
     ],
 )
 def test_a_map_of_classes_rows_of_zeros_and_ones_and_fractions_are_no_labels(labels, message):
     with pytest.raises(ValueError, match=rf"image 1: expected .*{message}"):
         Targets.from_lists([[], [BOX]], [[], labels])
+
+
+def test_whole_numbers_of_another_type_are_labels():
+    assert Targets.from_lists([[BOX]], [torch.ones(1)]).labels.tolist() == [1]
+    assert Targets.from_lists([[BOX]], [torch.ones(1)]).labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize("boxes", [BOX, [[*BOX, 1.0]], [[BOX]]])
