@@ -8,11 +8,13 @@ import torch
 from boxmatch import DataModule
 from boxmatch.data.batch import collate
 from boxmatch.metrics import evaluate, ground_truths
-from boxmatch.models import atss, dual_weight
+from boxmatch.models import atss, dual_weight, dynamic_atss, paa
 
 PICTURES = 16
-SIZE = 224
-
+SIZE = 320
+STEPS = 120
+# At 320 px platelets and red cells are of different levels. Smaller, they share one, where terms weighted by
+# IoU (PAA, Dynamic ATSS) leave the boxes of platelets behind: 0.86 for PAA after 300 steps at 224 px.
 
 # The preset's rule, loss and post-processing on a narrow network that learns from scratch.
 SMALL = {
@@ -29,17 +31,16 @@ SMALL = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", [atss, dual_weight])
+@pytest.mark.parametrize("preset", [atss, dynamic_atss, paa, dual_weight])
 def test_a_published_detector_learns_sixteen_pictures_by_heart(preset, data_dir: Path):
     torch.manual_seed(0)
     data = DataModule(str(data_dir / "bccd"), train="train", image_size=SIZE)
     pictures = data.dataset("train")
     batch = collate([pictures.sample(0, index) for index in range(PICTURES)])
     network = preset(data.class_names, **SMALL).train()
-    steps = 120
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    for _ in range(steps):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
+    for _ in range(STEPS):
         loss = torch.stack(list(network.losses(batch.images, batch.targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
