@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from by_heart import learn_by_heart
 
 from boxmatch import YOLO, AllGrid, Assigner, DataModule, NearbyGrid, SingleGrid, TaskAligned, YOLOLoss
-from boxmatch.data.batch import collate
 from boxmatch.data.shapes import draw_shapes
-from boxmatch.metrics import evaluate, ground_truths
 
 ONE_PER_CELL = [[(16.0, 16.0)], [(32.0, 32.0)], [(64.0, 64.0)]]
 
@@ -38,32 +37,20 @@ def detector(assigner: Assigner, class_names: tuple[str, ...]) -> YOLO:
     )
 
 
-def learn_by_heart(assigner: Assigner, folder: Path, steps: int) -> float:
+def precision_by_heart(assigner: Assigner, folder: Path, steps: int) -> float:
     """AP@0.5 on the four pictures it was trained on."""
     torch.manual_seed(0)
     draw_shapes(folder, train=4, val=1, size=96, seed=3)
     data = DataModule(str(folder), image_size=96)
-    pictures = data.dataset("train")
-    batch = collate([pictures.sample(0, index) for index in range(4)])
     network = detector(assigner, data.class_names)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for _ in range(steps):
-        loss = torch.stack(list(network.losses(batch.images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    detections = dict(enumerate(batch.restore(network.predict(batch.images))))
-    truth = dict(enumerate(ground_truths(data.annotations("train"), range(4))))
-    return evaluate(detections, truth, data.class_names)["map_50"]
+    return learn_by_heart(network, data, pictures=4, steps=steps, rate=3e-3, clip=None)
 
 
 def test_the_task_aligned_method_learns_four_pictures_by_heart(tmp_path):
-    assert learn_by_heart(TaskAligned(), tmp_path, steps=120) >= 0.9
+    assert precision_by_heart(TaskAligned(), tmp_path, steps=120) >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("assigner", [SingleGrid, NearbyGrid, AllGrid])
 def test_the_grid_methods_learn_four_pictures_by_heart(assigner, tmp_path):
-    assert learn_by_heart(assigner(), tmp_path, steps=400) >= 0.9
+    assert precision_by_heart(assigner(), tmp_path, steps=400) >= 0.9

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from by_heart import learn_by_heart
 
 from boxmatch import DataModule
-from boxmatch.data.batch import collate
-from boxmatch.metrics import evaluate, ground_truths
 from boxmatch.models import atss, dual_weight, dynamic_atss, paa
 
 PICTURES = 16
@@ -35,18 +34,5 @@ SMALL = {
 def test_a_published_detector_learns_sixteen_pictures_by_heart(preset, data_dir: Path):
     torch.manual_seed(0)
     data = DataModule(str(data_dir / "bccd"), train="train", image_size=SIZE)
-    pictures = data.dataset("train")
-    batch = collate([pictures.sample(0, index) for index in range(PICTURES)])
-    network = preset(data.class_names, **SMALL).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
-    for _ in range(STEPS):
-        loss = torch.stack(list(network.losses(batch.images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimizer.step()
-        schedule.step()
-    detections = dict(enumerate(batch.restore(network.predict(batch.images))))
-    truth = dict(enumerate(ground_truths(data.annotations("train"), range(PICTURES))))
-    assert evaluate(detections, truth, data.class_names)["map_50"] >= 0.9
+    network = preset(data.class_names, **SMALL)
+    assert learn_by_heart(network, data, pictures=PICTURES, steps=STEPS) >= 0.9

@@ -47,29 +47,53 @@ def refine_distances(
     check_border(border)
     with torch.autocast(distances.device.type, enabled=False):
         distances, offsets = distances.float(), offsets.float()
-        height, width = distances.shape[2:]
-        rows = torch.arange(height, device=distances.device, dtype=torch.float32)[:, None]
-        columns = torch.arange(width, device=distances.device, dtype=torch.float32)
-        x, y = (columns + 0.5) * stride, (rows + 0.5) * stride
-        sign = distances.new_tensor([-1.0, -1.0, 1.0, 1.0])[:, None, None]
-        center = torch.stack((x.expand(height, width), y.expand(height, width)) * 2)  # x, y, x, y
+        center, sign = _centers(distances, stride), _outward(distances)
         sides = center + sign * distances
-        # Along its own axis a side is read where it lies: left and right by columns, top and bottom by rows.
-        own_axis = torch.zeros_like(offsets)
-        own_axis[:, 1::4] = sign[0::2] * distances[:, 0::2] / stride
-        own_axis[:, 2::4] = sign[1::2] * distances[:, 1::2] / stride
-        places = offsets + own_axis
+        places = reading_places(distances, offsets, stride)
         if border == "clamp":
-            places = _clamped(places, rows, columns)
-        weight = sides.new_ones((4, 1, 1, 1))
-        read = convolve_at(sides, places, weight)
+            places = _clamped(places)
+        read = convolve_at(sides, places, sides.new_ones((4, 1, 1, 1)))
         return (sign * (read - center)).relu()
 
 
-def _clamped(
-    places: Float[Tensor, "B 8 H W"], rows: Float[Tensor, "H 1"], columns: Float[Tensor, "W"]
+def reading_places(
+    distances: Float[Tensor, "B 4 H W"], offsets: Float[Tensor, "B 8 H W"], stride: float
 ) -> Float[Tensor, "B 8 H W"]:
+    """(dy, dx) in cells from each cell to where its left, top, right and bottom side is read.
+
+    Args:
+        distances: see `refine_distances`.
+        offsets: see `refine_distances`.
+        stride: pixels per cell.
+    """
+    # Along its own axis a side is read where it lies: left and right by columns, top and bottom by rows.
+    cells, own_axis = _outward(distances) * distances / stride, torch.zeros_like(offsets)
+    own_axis[:, 1::4], own_axis[:, 2::4] = cells[:, 0::2], cells[:, 1::2]
+    return offsets + own_axis
+
+
+def _outward(distances: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "4 1 1"]:
+    """Sign of the direction that each side lies in."""
+    return distances.new_tensor([-1.0, -1.0, 1.0, 1.0])[:, None, None]
+
+
+def _centers(maps: Float[Tensor, "B K H W"], stride: float) -> Float[Tensor, "4 H W"]:
+    """x, y, x, y of every cell's centre in pixels."""
+    rows, columns = _cells(maps)
+    x, y = (columns + 0.5) * stride, (rows + 0.5) * stride
+    return torch.stack(torch.broadcast_tensors(x, y) * 2)
+
+
+def _cells(maps: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, "H 1"], Float[Tensor, "W"]]:
+    """Numbers of the rows and of the columns."""
+    height, width = maps.shape[2:]
+    rows, columns = (torch.arange(n, device=maps.device, dtype=torch.float32) for n in (height, width))
+    return rows[:, None], columns
+
+
+def _clamped(places: Float[Tensor, "B 8 H W"]) -> Float[Tensor, "B 8 H W"]:
     """Offsets shortened so that every place lies on the map."""
+    rows, columns = _cells(places)
     down = (places[:, 0::2] + rows).clamp(min=0, max=len(rows) - 1) - rows
     right = (places[:, 1::2] + columns).clamp(min=0, max=len(columns) - 1) - columns
     return torch.stack((down, right), dim=2).flatten(1, 2)

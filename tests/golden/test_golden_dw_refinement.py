@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import deform_conv2d
 
-from boxmatch.models.box_refinement import refine_distances
+from boxmatch.models.box_refinement import reading_places, refine_distances
+from boxmatch.models.deformable import convolve_at
 
 CASES = ("case0_near", "case1_far", "case2_const")
 
@@ -44,30 +44,19 @@ def test_refined_distances_and_gradients_equal_the_original(arrays, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_coarse_boxes_places_and_what_is_read_there_follow_from_the_same_rule(arrays, case):
+def test_sides_are_read_where_the_original_reads_them(arrays, case):
     stride, offset = float(arrays[f"{case}_stride"]), of(arrays, case, "reg_offset")
-    left, top, right, bottom = (
-        (of(arrays, case, "raw_reg") * of(arrays, case, "scale")).relu() * stride
-    ).unbind(1)
-    height, width = left.shape[1:]
-    x = (torch.arange(width) + 0.5) * stride
-    y = ((torch.arange(height) + 0.5) * stride)[:, None]
-    coarse = torch.stack((x - left, y - top, x + right, y + bottom), dim=1)
-    close(coarse, of(arrays, case, "coarse_boxes"))
-    places = offset.clone()
-    places[:, 1] -= left / stride
-    places[:, 2] -= top / stride
-    places[:, 5] += right / stride
-    places[:, 6] += bottom / stride
+    distances = (of(arrays, case, "raw_reg") * of(arrays, case, "scale")).relu() * stride
+    places = reading_places(distances, offset, stride)
     close(places, of(arrays, case, "sample_offset"))
-    read = deform_conv2d(coarse, places, torch.ones(4, 1, 1, 1))
+    read = convolve_at(of(arrays, case, "coarse_boxes"), places, torch.ones(4, 1, 1, 1))
     close(read, of(arrays, case, "sampled_boxes"))
 
 
 def test_bare_sampling_is_the_operator_of_torchvision(arrays):
     features = torch.as_tensor(arrays["plain_feat"]).requires_grad_()
     offset = torch.as_tensor(arrays["plain_offset"]).requires_grad_()
-    out = deform_conv2d(features, offset, torch.ones(4, 1, 1, 1))
+    out = convolve_at(features, offset, torch.ones(4, 1, 1, 1))
     close(out.detach(), torch.as_tensor(arrays["plain_out"]))
     out.backward(torch.as_tensor(arrays["plain_grad_out"]))
     close(features.grad, torch.as_tensor(arrays["plain_grad_feat"]))
