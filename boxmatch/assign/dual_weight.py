@@ -112,23 +112,7 @@ class DualWeight(Assigner):
         ):
             if value not in known:
                 raise ValueError(f"DualWeight: expected {name} in {known}, got {value!r}")
-        # Beyond 80 the exponential of a score near 1 leaves float32.
-        if not (0 <= beta < float("inf") and 0 <= mu_num <= 80 and 0 <= mu_den <= 80):
-            raise ValueError(
-                "DualWeight: expected beta of 0 or more, mu_num and mu_den in [0, 80], got "
-                f"{beta=}, {mu_num=}, {mu_den=}"
-            )
-        if not (0 < sigma < float("inf") and topk >= 1 and 0 < neg_exponent < float("inf")):
-            raise ValueError(
-                "DualWeight: expected sigma and neg_exponent above 0 and topk of 1 or more, got "
-                f"{sigma=}, {neg_exponent=}, {topk=}"
-            )
-        if not 0 < iou_low < iou_high <= 1:
-            raise ValueError(f"DualWeight: expected 0 < iou_low < iou_high <= 1, got {iou_low=}, {iou_high=}")
-        if max_gt_per_image is not None and max_gt_per_image < 1:
-            raise ValueError(
-                f"DualWeight: expected max_gt_per_image of 1 or more, or None, got {max_gt_per_image}"
-            )
+        _check_numbers(beta, mu_num, mu_den, sigma, topk, neg_exponent, iou_low, iou_high, max_gt_per_image)
         self.max_gt_per_image = max_gt_per_image
         self.beta = beta
         self.mu_num = mu_num
@@ -249,3 +233,34 @@ class DualWeight(Assigner):
             "neg_conflict degenerate_bag max_gt_per_image"
         )
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+
+
+def _check_numbers(
+    beta: float,
+    mu_num: float,
+    mu_den: float,
+    sigma: float,
+    topk: int,
+    neg_exponent: float,
+    iou_low: float,
+    iou_high: float,
+    max_gt_per_image: int | None,
+) -> None:
+    """Raise ValueError for a number out of range."""
+    # Beyond 80 the exponential of a score near 1 leaves float32.
+    if not (0 <= beta < float("inf") and 0 <= mu_num <= 80 and 0 <= mu_den <= 80):
+        raise ValueError(
+            "DualWeight: expected beta of 0 or more, mu_num and mu_den in [0, 80], got "
+            f"{beta=}, {mu_num=}, {mu_den=}"
+        )
+    if not (0 < sigma < float("inf") and topk >= 1 and 0 < neg_exponent < float("inf")):
+        raise ValueError(
+            "DualWeight: expected sigma and neg_exponent above 0 and topk of 1 or more, got "
+            f"{sigma=}, {neg_exponent=}, {topk=}"
+        )
+    if not 0 < iou_low < iou_high <= 1:
+        raise ValueError(f"DualWeight: expected 0 < iou_low < iou_high <= 1, got {iou_low=}, {iou_high=}")
+    if max_gt_per_image is not None and max_gt_per_image < 1:
+        raise ValueError(
+            f"DualWeight: expected max_gt_per_image of 1 or more, or None, got {max_gt_per_image}"
+        )
